@@ -1,0 +1,3 @@
+//! `sc-runtime`: an OCI runtime. The document becomes a plan, the plan becomes a container.
+
+pub mod plan;

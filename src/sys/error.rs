@@ -1,0 +1,55 @@
+//! What a refused system call looks like: its name, its arguments, its errno.
+
+use nix::errno::Errno;
+use std::fmt;
+
+/// A system call that failed. Prints as `open_tree("/srv/d", OPEN_TREE_CLONE): No such file or directory`.
+#[derive(Debug, Clone)]
+pub struct Error {
+    pub call: &'static str,
+    pub args: String,
+    pub errno: Errno,
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The call that just failed on this thread, with errno(3) as it left it.
+    pub fn last(call: &'static str, args: impl Into<String>) -> Self {
+        Self::new(call, args, Errno::last())
+    }
+
+    pub fn new(call: &'static str, args: impl Into<String>, errno: Errno) -> Self {
+        Error {
+            call,
+            args: args.into(),
+            errno,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({}): {}", self.call, self.args, self.errno.desc())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Runs `call` until it is not interrupted. Gives its non-negative result, or the error that
+/// `args` describes (made only then: no formatting on the fast path).
+pub(super) fn retry(
+    name: &'static str,
+    args: impl Fn() -> String,
+    mut call: impl FnMut() -> libc::c_long,
+) -> Result<libc::c_long> {
+    loop {
+        let r = call();
+        if r >= 0 {
+            return Ok(r);
+        }
+        if Errno::last() != Errno::EINTR {
+            return Err(Error::last(name, args()));
+        }
+    }
+}

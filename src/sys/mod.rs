@@ -1,0 +1,9 @@
+//! The tool shed: bare system calls, and the only `unsafe` of the project.
+//!
+//! nix is used where it has a call; this room holds those it has not, one file a subject.
+//! Wrappers are thin: typed flags in, [`OwnedFd`](std::os::fd::OwnedFd) out, close-on-exec always,
+//! EINTR retried here and only here. An [`Error`] prints like a line of strace.
+
+pub mod error;
+
+pub use error::{Error, Result};
