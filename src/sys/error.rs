@@ -36,6 +36,17 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// Names a refused call of nix: `mkdirat(fd, name, mode).call("mkdirat", || format!("{name:?}"))?`.
+pub trait Call<T> {
+    fn call(self, name: &'static str, args: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> Call<T> for nix::Result<T> {
+    fn call(self, name: &'static str, args: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|errno| Error::new(name, args(), errno))
+    }
+}
+
 /// Runs `call` until it is not interrupted. Gives its non-negative result, or the error that
 /// `args` describes (made only then: no formatting on the fast path).
 pub(super) fn retry(

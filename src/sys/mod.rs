@@ -5,5 +5,10 @@
 //! EINTR retried here and only here. An [`Error`] prints like a line of strace.
 
 pub mod error;
+pub mod mount;
+pub mod pidfd;
+pub mod process;
+pub mod socket;
+pub mod tty;
 
-pub use error::{Error, Result};
+pub use error::{Call, Error, Result};

@@ -1,0 +1,54 @@
+//! Enters namespaces: those given by path, and a new user namespace's root.
+
+use crate::runtime::plan::{InitPlan, Join};
+use crate::sys::Call;
+use anyhow::{Context, Result};
+use nix::fcntl::OFlag;
+use nix::sched::CloneFlags;
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Enters the namespaces of the plan, in its order. All are opened first: after the mount
+/// namespace is entered, the paths mean something else.
+pub fn enter(join: &[Join]) -> Result<()> {
+    let opened: Vec<(&Join, OwnedFd)> = join
+        .iter()
+        .map(|j| {
+            let fd = nix::fcntl::open(&j.path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+                .call("open", || format!("{:?}", j.path))
+                .with_context(|| in_words(j))?;
+            Ok((j, fd))
+        })
+        .collect::<Result<_>>()?;
+    for (j, fd) in &opened {
+        // The kind is stated, so that a path to another kind of namespace is refused.
+        let kind = CloneFlags::from_bits_retain(j.kind as i32);
+        nix::sched::setns(fd.as_fd(), kind)
+            .call("setns", || format!("{:?}, {}", j.path, j.name))
+            .with_context(|| in_words(j))?;
+    }
+    Ok(())
+}
+
+fn in_words(join: &Join) -> String {
+    format!(
+        "linux.namespaces: join {} namespace {:?}",
+        join.name, join.path
+    )
+}
+
+/// Root of the user namespace, new (its maps are written) or joined.
+pub fn become_its_root(plan: &InitPlan) -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    nix::unistd::setresuid(uid, uid, uid)
+        .call("setresuid", || "0".to_owned())
+        .context("become root of the user namespace (is container id 0 in linux.uidMappings?)")?;
+    nix::unistd::setresgid(gid, gid, gid)
+        .call("setresgid", || "0".to_owned())
+        .context("become root of the user namespace (is container id 0 in linux.gidMappings?)")?;
+    if plan.process.groups.is_some() {
+        nix::unistd::setgroups(&[]).call("setgroups", || "none".to_owned())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,303 @@
+//! Inside: from clone to exec.
+//!
+//! Takes one plain [`Ask`] and never returns. Nothing here reads the environment, a clock, a path of
+//! the host or config.json; what is needed was put into the plan, or is asked of the parent through
+//! the [`handshake`](crate::runtime::handshake). The only execve(2) is in [`exec`].
+
+mod console;
+mod copy_up;
+mod devices;
+mod exec;
+mod identity;
+mod inside;
+mod join;
+mod mounts;
+mod rootfs;
+mod sysctl;
+
+use crate::runtime::handshake::{FromInit, FromParent, InitEnd};
+use crate::runtime::hooks;
+use crate::runtime::plan::{CloneRoute, InitPlan, Plan, ProcessPlan};
+use crate::sys::{self, Call, process::Cloned};
+use anyhow::{Context, Result, bail};
+use nix::sys::stat::Mode;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// What init is given.
+pub struct Ask<'a> {
+    pub plan: &'a Plan,
+    pub end: InitEnd,
+    pub start: Start,
+    /// The container's cgroup directory on the host.
+    pub cgroup: Option<&'a Path>,
+    /// The container's state as JSON, with this pid and status: for hooks.
+    pub state: &'a dyn Fn(i32, &str) -> Vec<u8>,
+}
+
+/// How init learns that it is to start.
+pub enum Start {
+    /// `run`: the parent says so.
+    Handshake,
+    /// `create`: somebody writes a byte into `go`. Both are fifos opened for reading and writing, so
+    /// that they never report end of file here; a failure to start is written into `report`, which
+    /// the starter reads until exec closes it.
+    Fifo { go: OwnedFd, report: OwnedFd },
+}
+
+/// Makes this process, just cloned, the container's.
+pub fn run(ask: Ask) -> ! {
+    let status = match prepare(&ask) {
+        Err(e) => {
+            say_failed(&ask.end, &e);
+            1
+        }
+        Ok(Prepared::Joined) => 0,
+        Ok(Prepared::Init(program)) => {
+            let Ask {
+                plan,
+                end,
+                start,
+                state,
+                ..
+            } = ask;
+            start_up(&plan.init, &program, end, start, state);
+            1
+        }
+    };
+    sys::process::exit_now(status)
+}
+
+fn say_failed(end: &InitEnd, e: &anyhow::Error) {
+    // A parent that is gone has nobody to tell.
+    let _ = end.tell(&FromInit::Failed(format!("{e:#}")));
+}
+
+enum Prepared {
+    /// This was the joiner: init is its sibling, and goes on alone.
+    Joined,
+    Init(exec::Program),
+}
+
+/// The story of a container, up to the moment where only its start is missing.
+fn prepare(ask: &Ask) -> Result<Prepared> {
+    let plan = &ask.plan.init;
+    // A runtime that is killed takes a half-made container with it.
+    sys::process::set_parent_death_signal(libc::SIGKILL)?;
+    sys::process::default_signals()?;
+    // A terminal's signals are for the container's own session.
+    nix::unistd::setsid().call("setsid", String::new)?;
+    join::enter(&plan.join)?;
+    if ask.plan.parent.clone.route == CloneRoute::Joiner && !make_init(ask)? {
+        return Ok(Prepared::Joined);
+    }
+    if plan.new_user_namespace {
+        ask.end.wait_for(FromParent::Mapped)?;
+    }
+    if plan.in_user_namespace {
+        join::become_its_root(plan)?;
+        // A change of user clears it (prctl(2)).
+        sys::process::set_parent_death_signal(libc::SIGKILL)?;
+    }
+    // Before anything of the container can look at this process (CVE-2016-9962).
+    sys::process::set_not_dumpable()?;
+    if let Some(name) = &plan.keyring {
+        join_keyring(name)?;
+    }
+    if plan.loopback_up {
+        sys::tty::loopback_up().context("bring lo up")?;
+    }
+    nix::sys::stat::umask(Mode::empty());
+    build_rootfs(ask)?;
+    Ok(Prepared::Init(confine(plan)?))
+}
+
+/// The joiner has entered what is joined; init is made in the new namespaces, as its sibling, so
+/// that the runtime is its parent. Gives whether this is init.
+fn make_init(ask: &Ask) -> Result<bool> {
+    match sys::process::clone(ask.plan.parent.clone.new, None, true)? {
+        Cloned::Child => {
+            sys::process::set_parent_death_signal(libc::SIGKILL)?;
+            nix::unistd::setsid().call("setsid", String::new)?;
+            Ok(true)
+        }
+        Cloned::Parent { pidfd, .. } => {
+            ask.end.tell(&FromInit::Child { pidfd })?;
+            Ok(false)
+        }
+    }
+}
+
+fn join_keyring(name: &str) -> Result<()> {
+    match sys::process::join_session_keyring(&CString::new(name)?) {
+        Ok(_) => Ok(()),
+        // A kernel without keyrings has none that could leak.
+        Err(e) if e.errno == nix::errno::Errno::ENOSYS => Ok(()),
+        Err(e) => Err(e).context("new session keyring (try --no-new-keyring)"),
+    }
+}
+
+/// File system, hooks that belong between its mounts and its pivot, terminal, and what is set on
+/// the namespaces.
+fn build_rootfs(ask: &Ask) -> Result<()> {
+    let plan = &ask.plan.init;
+    let Some(tree) = &plan.rootfs else {
+        return Ok(());
+    };
+    let root = rootfs::Root::build(tree, ask.cgroup, plan.in_user_namespace)?;
+    let proc = match plan.sysctls.is_empty() {
+        true => None,
+        false => Some(sysctl::Proc::open().context("linux.sysctl")?),
+    };
+    let parent = &ask.plan.parent;
+    if !parent.prestart.is_empty() || !parent.create_runtime.is_empty() {
+        ask.end.tell(&FromInit::Hooks)?;
+        ask.end.wait_for(FromParent::Go)?;
+    }
+    if !plan.create_container.is_empty() {
+        run_hooks(
+            ask.state,
+            &plan.create_container,
+            "createContainer",
+            "creating",
+        )?;
+    }
+    root.enter()?;
+    give_stdio(ask, &root)?;
+    if plan.process.cwd != Path::new("/") {
+        // Before the root may become read-only.
+        rootfs::make_directory(root.fd(), &plan.process.cwd).context("process.cwd")?;
+    }
+    root.finish()?;
+    if let Some(name) = &plan.hostname {
+        nix::unistd::sethostname(name)
+            .call("sethostname", || format!("{name:?}"))
+            .context("hostname")?;
+    }
+    if let Some(name) = &plan.domainname {
+        sys::process::set_domain_name(name).context("domainname")?;
+    }
+    if let Some(proc) = &proc {
+        for (path, value) in &plan.sysctls {
+            proc.set_sysctl(path, value)?;
+        }
+    }
+    // After sysctl, which writes below a path that is usually read-only.
+    root.protect_paths()?;
+    root.mask_paths()
+}
+
+fn run_hooks(
+    state: &dyn Fn(i32, &str) -> Vec<u8>,
+    hooks: &[crate::runtime::plan::Hook],
+    kind: &str,
+    status: &str,
+) -> Result<()> {
+    // The pid as the container sees it (runtime-spec runtime.md#state).
+    let pid = nix::unistd::getpid().as_raw();
+    hooks::run(hooks, kind, &state(pid, status))
+}
+
+fn give_stdio(ask: &Ask, root: &rootfs::Root) -> Result<()> {
+    let process = &ask.plan.init.process;
+    if !process.terminal {
+        return console::adopt_stdio(root.fd(), process.uid);
+    }
+    let pty = console::Pty::open(root.fd())?;
+    pty.set_up(root.fd(), process.console_size, process.uid)?;
+    pty.become_stdio()?;
+    ask.end.tell(&FromInit::Console(pty.master))
+}
+
+/// Scheduling, powers, user; then the program is found, as that user.
+fn confine(plan: &InitPlan) -> Result<exec::Program> {
+    let process = &plan.process;
+    set_scheduling(process)?;
+    if process.no_new_privileges {
+        sys::process::set_no_new_privileges().context("process.noNewPrivileges")?;
+    }
+    nix::sys::stat::umask(Mode::from_bits_truncate(process.umask));
+    // What the caller left open stays out of the container, even if a step below forgets it
+    // (CVE-2024-21626).
+    sys::process::close_on_exec_from(3 + process.preserve_fds)?;
+    identity::assume(process)?;
+    exec::Program::find(process)
+}
+
+fn set_scheduling(process: &ProcessPlan) -> Result<()> {
+    if let Some(s) = &process.scheduler {
+        let attr = sys::process::SchedAttr {
+            policy: s.policy,
+            flags: s.flags,
+            nice: s.nice,
+            priority: s.priority,
+            runtime: s.runtime,
+            deadline: s.deadline,
+            period: s.period,
+            ..Default::default()
+        };
+        sys::process::set_scheduler(attr).context("process.scheduler")?;
+    }
+    if let Some(value) = process.io_priority {
+        sys::process::set_io_priority(value).context("process.ioPriority")?;
+    }
+    if let Some(persona) = process.personality {
+        sys::process::set_personality(persona).context("linux.personality")?;
+    }
+    if let Some(policy) = &process.memory_policy {
+        sys::process::set_memory_policy(policy.mode, &policy.nodes)
+            .context("linux.memoryPolicy")?;
+    }
+    Ok(())
+}
+
+/// Reports ready, waits, becomes the program. Returns only after a failure, which it has told.
+fn start_up(
+    plan: &InitPlan,
+    program: &exec::Program,
+    end: InitEnd,
+    start: Start,
+    state: &dyn Fn(i32, &str) -> Vec<u8>,
+) {
+    let e = match wait_for_start(&end, &start) {
+        Ok(()) => match run_hooks_at_start(plan, state) {
+            Ok(()) => program.execute(),
+            Err(e) => e,
+        },
+        Err(e) => e,
+    };
+    match start {
+        Start::Handshake => say_failed(&end, &e),
+        Start::Fifo { report, .. } => {
+            // A starter that is gone has nobody to tell; the exit status says the rest.
+            let _ = File::from(report).write_all(format!("{e:#}").as_bytes());
+        }
+    }
+}
+
+fn run_hooks_at_start(plan: &InitPlan, state: &dyn Fn(i32, &str) -> Vec<u8>) -> Result<()> {
+    match plan.start_container.is_empty() {
+        true => Ok(()),
+        false => run_hooks(state, &plan.start_container, "startContainer", "created"),
+    }
+}
+
+fn wait_for_start(end: &InitEnd, start: &Start) -> Result<()> {
+    // From here on the container outlives the runtime.
+    sys::process::set_parent_death_signal(0)?;
+    end.tell(&FromInit::Ready)?;
+    match start {
+        Start::Handshake => end.wait_for(FromParent::Go),
+        Start::Fifo { go, .. } => {
+            let mut byte = [0];
+            let mut file = File::from(go.try_clone()?);
+            match file.read(&mut byte).context("wait for start")? {
+                0 => bail!("the start fifo was closed"),
+                _ => Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Performs one mount of the plan: built detached, configured, attached by descriptor.
+
+use super::copy_up;
+use super::inside::{self, Missing};
+use crate::runtime::plan::{Mount, MountKind};
+use crate::sys::{self, mount::FsContext};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::SFlag;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+
+/// Mounts what `mount` says below `root`. `cgroup` is the container's cgroup directory on the host.
+/// Gives back a /dev that must become read-only once its devices are made.
+pub fn perform(mount: &Mount, root: BorrowedFd, cgroup: Option<&Path>) -> Result<Option<OwnedFd>> {
+    refuse_linked_proc(mount, root)?;
+    // Devices are still to be made in it.
+    let late = mount.destination == Path::new("/dev") && mount.attr.set & READONLY != 0;
+    let set = match late {
+        true => mount.attr.set & !READONLY,
+        false => mount.attr.set,
+    };
+    let (tree, target) = match &mount.kind {
+        MountKind::Filesystem {
+            fstype,
+            source,
+            options,
+            copy_up,
+        } => {
+            let target = inside::open_or_make(root, &mount.destination, Missing::Directory)?;
+            if options.iter().any(too_long) {
+                // The path way: fsconfig(2) takes at most 255 bytes.
+                mount_long(fstype, source, options, set, target.as_fd())?;
+                let tree = inside::open(root, &mount.destination, OFlag::O_PATH)?;
+                return finish(mount, tree, late);
+            }
+            let tree = new_filesystem(fstype, source, options, set, copy_up.then_some(&target))?;
+            (tree, target)
+        }
+        MountKind::Bind { source, recursive } => {
+            let tree = sys::mount::clone_tree(source, *recursive)?;
+            let kind = inside::kind_of(&inside::stat_fd(tree.as_fd())?);
+            let missing = match kind == SFlag::S_IFDIR {
+                true => Missing::Directory,
+                false => Missing::File,
+            };
+            set_attr(&tree, set, mount.attr.clear)?;
+            (
+                tree,
+                inside::open_or_make(root, &mount.destination, missing)?,
+            )
+        }
+        MountKind::Cgroup { .. } => {
+            let target = inside::open_or_make(root, &mount.destination, Missing::Directory)?;
+            (cgroup_tree(set, cgroup)?, target)
+        }
+        MountKind::Remount { options } => {
+            return remount(mount, root, options).map(|()| None);
+        }
+    };
+    sys::mount::attach(tree.as_fd(), target.as_fd())?;
+    finish(mount, tree, late)
+}
+
+/// What is set on the attached mount: flags of the whole tree, propagation.
+fn finish(mount: &Mount, tree: OwnedFd, late: bool) -> Result<Option<OwnedFd>> {
+    let below = mount.recursive_attr;
+    if below.set != 0 || below.clear != 0 {
+        sys::mount::set_attr(tree.as_fd(), true, below.set, below.clear, 0)?;
+    }
+    for flags in &mount.propagation {
+        let recursive = flags & libc::MS_REC != 0;
+        sys::mount::set_attr(tree.as_fd(), recursive, 0, 0, flags & !libc::MS_REC)?;
+    }
+    Ok(late.then_some(tree))
+}
+
+fn set_attr(tree: &OwnedFd, set: u64, clear: u64) -> sys::Result<()> {
+    match set != 0 || clear != 0 {
+        true => sys::mount::set_attr(tree.as_fd(), false, set, clear, 0),
+        false => Ok(()),
+    }
+}
+
+/// A link at /proc or /sys would put the real one elsewhere and leave a fake in its place
+/// (CVE-2019-19921, CVE-2023-28642).
+fn refuse_linked_proc(mount: &Mount, root: BorrowedFd) -> Result<()> {
+    let MountKind::Filesystem { fstype, .. } = &mount.kind else {
+        return Ok(());
+    };
+    if fstype != "proc" && fstype != "sysfs" {
+        return Ok(());
+    }
+    match inside::open_no_links(root, &mount.destination, OFlag::O_PATH) {
+        Err(e) if e.errno == Errno::ELOOP => bail!(
+            "{:?} must be mounted on an ordinary directory, and the rootfs has a symbolic link there",
+            mount.destination
+        ),
+        // Any other trouble is met again, and reported, by the mount itself.
+        _ => Ok(()),
+    }
+}
+
+fn new_filesystem(
+    fstype: &str,
+    source: &str,
+    options: &[(String, Option<String>)],
+    attr: u64,
+    copy_up: Option<&OwnedFd>,
+) -> Result<OwnedFd> {
+    let fs = FsContext::open(fstype).map_err(|e| match e.errno {
+        Errno::ENODEV => anyhow!("{e} (the kernel has no file system of type {fstype:?})"),
+        _ => e.into(),
+    })?;
+    if !source.is_empty() {
+        fs.set("source", Some(source))?;
+    }
+    for (key, value) in options {
+        fs.set(key, value.as_deref())?;
+    }
+    fs.create()?;
+    let Some(from) = copy_up else {
+        return Ok(fs.mount(attr)?);
+    };
+    // Filled while still detached and writable: nobody sees it half done.
+    let tree = fs.mount(attr & !READONLY)?;
+    copy_up::copy(from.as_fd(), tree.as_fd()).context("tmpcopyup")?;
+    set_attr(&tree, attr & READONLY, 0)?;
+    Ok(tree)
+}
+
+fn too_long((_, value): &(String, Option<String>)) -> bool {
+    value.as_ref().is_some_and(|v| v.len() > 255)
+}
+
+fn mount_long(
+    fstype: &str,
+    source: &str,
+    options: &[(String, Option<String>)],
+    attr: u64,
+    target: BorrowedFd,
+) -> Result<()> {
+    let data: Vec<String> = options
+        .iter()
+        .map(|(key, value)| match value {
+            Some(value) => format!("{key}={value}"),
+            None => key.clone(),
+        })
+        .collect();
+    // The low MOUNT_ATTR_* bits for ro, nosuid, nodev and noexec are MS_* bits too.
+    let flags = attr & 0xf;
+    Ok(sys::mount::mount_by_path(
+        source,
+        target,
+        fstype,
+        flags,
+        &data.join(","),
+    )?)
+}
+
+/// cgroup2 as this process's cgroup namespace shows it; where the kernel does not allow a new
+/// instance (a user namespace without a cgroup namespace of its own) the container's own cgroup.
+fn cgroup_tree(attr: u64, cgroup: Option<&Path>) -> Result<OwnedFd> {
+    let fresh = FsContext::open("cgroup2").and_then(|fs| {
+        fs.create()?;
+        fs.mount(attr)
+    });
+    match (fresh, cgroup) {
+        (Err(e), Some(own)) if matches!(e.errno, Errno::EPERM | Errno::EBUSY) => {
+            let tree = sys::mount::clone_tree(own, true)?;
+            set_attr(&tree, attr, 0)?;
+            Ok(tree)
+        }
+        (fresh, _) => Ok(fresh?),
+    }
+}
+
+fn remount(mount: &Mount, root: BorrowedFd, options: &[(String, Option<String>)]) -> Result<()> {
+    let there = inside::open(root, &mount.destination, OFlag::O_PATH)?;
+    if !options.is_empty() {
+        let fs = FsContext::pick(there.as_fd())?;
+        for (key, value) in options {
+            fs.set(key, value.as_deref())?;
+        }
+        fs.reconfigure()?;
+    }
+    set_attr(&there, mount.attr.set, mount.attr.clear)?;
+    finish(mount, there, false).map(drop)
+}

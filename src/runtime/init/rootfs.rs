@@ -1,0 +1,209 @@
+//! Builds the tree the container will see, then makes it the root.
+//!
+//! Everything is attached by descriptor while the host's tree is still in sight; only after
+//! [`Root::enter`] are paths hidden and made read-only, as runc orders it.
+
+use super::devices;
+use super::inside::{self, Missing};
+use super::mounts;
+use crate::runtime::plan::{MountKind, RootfsPlan};
+use crate::sys::{self, Call};
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, SFlag};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// The container's root mount while init works on it.
+pub struct Root<'p> {
+    plan: &'p RootfsPlan,
+    /// Path handle on the root of the new tree.
+    fd: OwnedFd,
+    /// The host's /dev/null, verified; there when files are to be masked.
+    null: Option<OwnedFd>,
+    /// A read-only /dev, read-only only once its devices are made.
+    late_readonly: Option<OwnedFd>,
+}
+
+impl<'p> Root<'p> {
+    /// Mounts and devices, in the order of the plan.
+    pub fn build(
+        plan: &'p RootfsPlan,
+        cgroup: Option<&Path>,
+        in_user_namespace: bool,
+    ) -> Result<Self> {
+        let fd = attach_root(plan).with_context(|| format!("root.path {:?}", plan.path))?;
+        let mut late_readonly = None;
+        for mount in &plan.mounts {
+            let describe = || format!("{} ({})", mount.field, mount.destination.display());
+            let late = mounts::perform(mount, fd.as_fd(), cgroup).with_context(describe)?;
+            late_readonly = late.or(late_readonly);
+        }
+        if !plan.skip_dev {
+            devices::make(plan, fd.as_fd(), in_user_namespace)?;
+        }
+        let null = match plan.masked_paths.is_empty() {
+            true => None,
+            false => Some(devices::host_null()?),
+        };
+        Ok(Root {
+            plan,
+            fd,
+            null,
+            late_readonly,
+        })
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Makes the tree this process's root; the host's is gone after that.
+    pub fn enter(&self) -> Result<()> {
+        nix::unistd::fchdir(&self.fd).call("fchdir", || format!("{:?}", self.plan.path))?;
+        if self.plan.shares_mount_namespace {
+            nix::unistd::chroot(".").call("chroot", || format!("{:?}", self.plan.path))?;
+            return Ok(nix::unistd::chdir("/").call("chdir", || "/".to_owned())?);
+        }
+        if self.plan.no_pivot {
+            return Ok(sys::mount::move_cwd_to_root()?);
+        }
+        let may_propagate = self.plan.initial_propagation & libc::MS_SHARED != 0;
+        sys::mount::pivot_into_cwd(may_propagate).map_err(|e| {
+            let hint = match (e.call, e.errno) {
+                ("pivot_root", Errno::EINVAL) => {
+                    " (the rootfs may lie on an initramfs: try --no-pivot)"
+                }
+                _ => "",
+            };
+            anyhow::anyhow!("{e}{hint}")
+        })
+    }
+
+    /// What must come last: propagation of `/`, read-only /dev and `/`.
+    pub fn finish(&self) -> Result<()> {
+        if let Some(dev) = &self.late_readonly {
+            sys::mount::set_attr(dev.as_fd(), false, READONLY, 0, 0).context("/dev read-only")?;
+        }
+        if let Some(flags) = self.plan.final_propagation {
+            sys::mount::set_propagation(Path::new("/"), flags)
+                .context("linux.rootfsPropagation")?;
+        }
+        if self.plan.readonly {
+            sys::mount::set_attr(self.fd.as_fd(), false, READONLY, 0, 0)
+                .context("root.readonly")?;
+        }
+        Ok(())
+    }
+
+    /// linux.readonlyPaths: each is bound over itself, read-only with all that is below.
+    pub fn protect_paths(&self) -> Result<()> {
+        for path in &self.plan.readonly_paths {
+            let Some(target) = self.existing(path)? else {
+                continue;
+            };
+            let describe = || format!("linux.readonlyPaths ({})", path.display());
+            let tree = sys::mount::clone_tree_at(target.as_fd(), true).with_context(describe)?;
+            sys::mount::set_attr(tree.as_fd(), true, READONLY, 0, 0).with_context(describe)?;
+            sys::mount::attach(tree.as_fd(), target.as_fd()).with_context(describe)?;
+        }
+        Ok(())
+    }
+
+    /// linux.maskedPaths: a directory under one empty read-only tmpfs that all share, a file under
+    /// the host's /dev/null by descriptor (CVE-2025-31133: the container's may be anything).
+    pub fn mask_paths(&self) -> Result<()> {
+        let mut empty: Option<OwnedFd> = None;
+        for path in &self.plan.masked_paths {
+            let Some(target) = self.existing(path)? else {
+                continue;
+            };
+            let describe = || format!("linux.maskedPaths ({})", path.display());
+            let is_directory = inside::kind_of(&inside::stat_fd(target.as_fd())?) == SFlag::S_IFDIR;
+            let cover = if is_directory {
+                match &empty {
+                    Some(first) => sys::mount::clone_tree_at(first.as_fd(), false),
+                    None => empty_tmpfs(),
+                }
+            } else {
+                match &self.null {
+                    Some(null) => sys::mount::clone_tree_at(null.as_fd(), false),
+                    None => bail!("/dev/null was not opened"),
+                }
+            }
+            .with_context(describe)?;
+            sys::mount::attach(cover.as_fd(), target.as_fd()).with_context(describe)?;
+            if is_directory && empty.is_none() {
+                empty = Some(cover);
+            }
+        }
+        Ok(())
+    }
+
+    /// A handle on a path of the container, or nothing where there is none to protect.
+    fn existing(&self, path: &Path) -> Result<Option<OwnedFd>> {
+        match inside::open(self.fd.as_fd(), path, OFlag::O_PATH) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(e) if matches!(e.errno, Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("open {}", path.display())),
+        }
+    }
+}
+
+const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+
+fn empty_tmpfs() -> sys::Result<OwnedFd> {
+    let tmpfs = sys::mount::FsContext::open("tmpfs")?;
+    tmpfs.create()?;
+    tmpfs.mount(READONLY)
+}
+
+/// Sets the host's tree apart and binds the rootfs over itself, so that it is a mount of its own.
+fn attach_root(plan: &RootfsPlan) -> Result<OwnedFd> {
+    let open = || {
+        nix::fcntl::open(
+            &plan.path,
+            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .call("open", || format!("{:?}, O_PATH|O_DIRECTORY", plan.path))
+    };
+    if plan.shares_mount_namespace {
+        // Mounts would be made in the host's tree and stay there.
+        if plan
+            .mounts
+            .iter()
+            .any(|m| !matches!(m.kind, MountKind::Remount { .. }))
+        {
+            bail!("mounts need a mount namespace: add one to linux.namespaces, or remove mounts");
+        }
+        return Ok(open()?);
+    }
+    sys::mount::set_propagation(Path::new("/"), plan.initial_propagation)?;
+    if plan.initial_propagation & libc::MS_SHARED != 0 {
+        make_parent_private(&plan.path)?;
+    }
+    let target = open()?;
+    let tree = sys::mount::clone_tree_at(target.as_fd(), true)?;
+    sys::mount::attach(tree.as_fd(), target.as_fd())?;
+    Ok(tree)
+}
+
+/// The mount that holds the rootfs must not be shared: the bind would reach the host, and
+/// pivot_root(2) refuses. Found by trying: mount(2) takes only mount points for a change of
+/// propagation (EINVAL).
+fn make_parent_private(rootfs: &Path) -> Result<()> {
+    for dir in rootfs.ancestors() {
+        match sys::mount::set_propagation(dir, libc::MS_PRIVATE) {
+            Err(e) if e.errno == Errno::EINVAL => {}
+            other => return Ok(other?),
+        }
+    }
+    Ok(())
+}
+
+/// Makes `path` a directory in the container, for process.cwd (runc makes it 0755 too).
+pub fn make_directory(root: BorrowedFd, path: &Path) -> sys::Result<()> {
+    inside::open_or_make(root, path, Missing::Directory).map(drop)
+}

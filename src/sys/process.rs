@@ -1,0 +1,397 @@
+//! Processes: clone3(2), prctl(2), capset(2), execveat(2) and what else is set between them.
+
+use super::error::{Error, Result, retry};
+use nix::errno::Errno;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Who returns from [`clone`].
+pub enum Cloned {
+    Child,
+    Parent { pid: i32, pidfd: OwnedFd },
+}
+
+/// Bit 33; libc's constant is too narrow for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// clone3(2) without shared memory, like fork(2): in the namespaces `new` (CLONE_NEW*), and in
+/// the cgroup that `cgroup` is a directory of (Linux 5.7), with a pidfd. `sibling` makes the child
+/// one of the caller's parent (CLONE_PARENT).
+pub fn clone(new: u64, cgroup: Option<BorrowedFd>, sibling: bool) -> Result<Cloned> {
+    let mut pidfd: RawFd = -1;
+    let mut flags = new | libc::CLONE_PIDFD as u64;
+    if cgroup.is_some() {
+        flags |= CLONE_INTO_CGROUP;
+    }
+    if sibling {
+        flags |= libc::CLONE_PARENT as u64;
+    }
+    // SAFETY: clone_args is plain data, for which all zeroes is a value.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags;
+    args.pidfd = &raw mut pidfd as u64;
+    // A sibling's exit signal is that of the caller: the kernel wants none named.
+    args.exit_signal = if sibling { 0 } else { libc::SIGCHLD as u64 };
+    args.cgroup = cgroup.map_or(0, |fd| fd.as_raw_fd() as u64);
+    let pid = retry(
+        "clone3",
+        || format!("flags {flags:#x}"),
+        || {
+            // SAFETY: `args` and `pidfd` outlive the call; without CLONE_VM the child runs on its own
+            // copy of this stack, and this program has a single thread, so no lock is left held.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_clone3,
+                    &raw const args,
+                    size_of::<libc::clone_args>(),
+                )
+            }
+        },
+    )?;
+    if pid == 0 {
+        return Ok(Cloned::Child);
+    }
+    Ok(Cloned::Parent {
+        pid: pid as i32,
+        // SAFETY: CLONE_PIDFD has put a new descriptor there, which nobody else owns.
+        pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+    })
+}
+
+fn prctl(name: &'static str, option: i32, a: u64, b: u64) -> Result<i32> {
+    retry(
+        "prctl",
+        || format!("{name}, {a}"),
+        // SAFETY: the options used in this file take numbers, no pointers.
+        || unsafe { libc::prctl(option, a, b, 0, 0) as libc::c_long },
+    )
+    .map(|r| r as i32)
+}
+
+/// The signal this process gets when its parent dies; 0 for none.
+pub fn set_parent_death_signal(signal: i32) -> Result<()> {
+    prctl("PR_SET_PDEATHSIG", libc::PR_SET_PDEATHSIG, signal as u64, 0).map(drop)
+}
+
+/// Closes /proc/PID to other processes of the same user (CVE-2016-9962).
+pub fn set_not_dumpable() -> Result<()> {
+    prctl("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, 0, 0).map(drop)
+}
+
+pub fn set_no_new_privileges() -> Result<()> {
+    prctl("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
+}
+
+/// Keeps the permitted capabilities when the uid changes from 0.
+pub fn keep_capabilities(keep: bool) -> Result<()> {
+    prctl("PR_SET_KEEPCAPS", libc::PR_SET_KEEPCAPS, keep as u64, 0).map(drop)
+}
+
+/// Makes this process the one that orphans below it are given to.
+pub fn set_child_subreaper() -> Result<()> {
+    prctl("PR_SET_CHILD_SUBREAPER", libc::PR_SET_CHILD_SUBREAPER, 1, 0).map(drop)
+}
+
+/// Drops every capability that is not in `keep` from the bounding set, up to the last one the
+/// kernel knows.
+pub fn limit_bounding_set(keep: u64) -> Result<()> {
+    for cap in 0..64u64 {
+        if keep & (1 << cap) != 0 {
+            continue;
+        }
+        match prctl("PR_CAPBSET_DROP", libc::PR_CAPBSET_DROP, cap, 0) {
+            Ok(_) => {}
+            // EINVAL: past the last capability of this kernel.
+            Err(e) if e.errno == Errno::EINVAL => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// capset(2) of this process.
+pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
+    const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+    let half = |shift: u32| CapData {
+        effective: (effective >> shift) as u32,
+        permitted: (permitted >> shift) as u32,
+        inheritable: (inheritable >> shift) as u32,
+    };
+    let header = CapHeader {
+        version: LINUX_CAPABILITY_VERSION_3,
+        pid: 0,
+    };
+    let data = [half(0), half(32)];
+    retry(
+        "capset",
+        || {
+            format!(
+                "effective {effective:#x}, permitted {permitted:#x}, inheritable {inheritable:#x}"
+            )
+        },
+        // SAFETY: version 3 takes a header and two data structs, which outlive the call.
+        || unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) },
+    )
+    .map(drop)
+}
+
+/// Raises each capability of `set` in the ambient set, which is empty to begin with: it was
+/// cleared, and the caller's own must not reach the container (CVE-2022-29162).
+pub fn set_ambient(set: u64) -> Result<()> {
+    prctl(
+        "PR_CAP_AMBIENT_CLEAR_ALL",
+        libc::PR_CAP_AMBIENT,
+        libc::PR_CAP_AMBIENT_CLEAR_ALL as u64,
+        0,
+    )?;
+    for cap in (0..64u64).filter(|cap| set & (1 << cap) != 0) {
+        prctl(
+            "PR_CAP_AMBIENT_RAISE",
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_RAISE as u64,
+            cap,
+        )?;
+    }
+    Ok(())
+}
+
+/// Close-on-exec for every descriptor from `first` on (close_range(2), Linux 5.11).
+pub fn close_on_exec_from(first: u32) -> Result<()> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
+    retry(
+        "close_range",
+        || format!("{first}, CLOSE_RANGE_CLOEXEC"),
+        // SAFETY: no pointers; no descriptor is closed, so none is taken from its owner.
+        || unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) },
+    )
+    .map(drop)
+}
+
+/// Clears close-on-exec of one descriptor.
+pub fn keep_on_exec(fd: BorrowedFd) -> Result<()> {
+    retry(
+        "fcntl",
+        || format!("{}, F_SETFD, 0", fd.as_raw_fd()),
+        // SAFETY: F_SETFD takes a number.
+        || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) as libc::c_long },
+    )
+    .map(drop)
+}
+
+fn pointers(list: &[CString]) -> Vec<*const libc::c_char> {
+    let mut all: Vec<_> = list.iter().map(|s| s.as_ptr()).collect();
+    all.push(std::ptr::null());
+    all
+}
+
+/// execve(2). Returns only when refused.
+pub fn exec(path: &CStr, args: &[CString], env: &[CString]) -> Error {
+    let (argv, envp) = (pointers(args), pointers(env));
+    // SAFETY: both arrays end with a null pointer; they and their strings outlive the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    Error::last("execve", format!("{path:?}"))
+}
+
+/// Executes the file that `file` refers to (execveat(2) with AT_EMPTY_PATH), with this process's
+/// environment. Returns only when refused.
+pub fn exec_fd(file: BorrowedFd, args: &[CString], env: &[CString]) -> Error {
+    let (argv, envp) = (pointers(args), pointers(env));
+    // SAFETY: as in `exec`.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Error::last("execveat", file.as_raw_fd().to_string())
+}
+
+/// prlimit(2): sets a limit of another process.
+pub fn set_rlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let new = libc::rlimit64 {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    retry(
+        "prlimit",
+        || format!("{pid}, resource {resource}, soft {soft}, hard {hard}"),
+        || {
+            // SAFETY: `new` outlives the call; the old limit is not asked for.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_prlimit64,
+                    pid,
+                    resource,
+                    &raw const new,
+                    std::ptr::null::<libc::rlimit64>(),
+                )
+            }
+        },
+    )
+    .map(drop)
+}
+
+/// The kernel's struct sched_attr (sched_setattr(2)), first version.
+#[repr(C)]
+#[derive(Default)]
+pub struct SchedAttr {
+    pub size: u32,
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// sched_setattr(2) of this process.
+pub fn set_scheduler(mut attr: SchedAttr) -> Result<()> {
+    attr.size = size_of::<SchedAttr>() as u32;
+    retry(
+        "sched_setattr",
+        || {
+            format!(
+                "policy {}, nice {}, priority {}",
+                attr.policy, attr.nice, attr.priority
+            )
+        },
+        // SAFETY: `attr` has the size it states, and outlives the call.
+        || unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) },
+    )
+    .map(drop)
+}
+
+/// ioprio_set(2) of this process: class << 13 | level.
+pub fn set_io_priority(value: u16) -> Result<()> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    retry(
+        "ioprio_set",
+        || format!("IOPRIO_WHO_PROCESS, 0, {value:#x}"),
+        // SAFETY: no pointers.
+        || unsafe {
+            libc::syscall(
+                libc::SYS_ioprio_set,
+                IOPRIO_WHO_PROCESS,
+                0,
+                libc::c_int::from(value),
+            )
+        },
+    )
+    .map(drop)
+}
+
+/// personality(2).
+pub fn set_personality(persona: u64) -> Result<()> {
+    retry(
+        "personality",
+        || format!("{persona:#x}"),
+        // SAFETY: no pointers.
+        || unsafe { libc::syscall(libc::SYS_personality, persona) },
+    )
+    .map(drop)
+}
+
+/// set_mempolicy(2): the mode with its flags, and node numbers.
+pub fn set_memory_policy(mode: i32, nodes: &[u32]) -> Result<()> {
+    let words = nodes.iter().max().map_or(0, |max| *max as usize / 64 + 1);
+    let mut mask = vec![0u64; words];
+    for node in nodes {
+        mask[*node as usize / 64] |= 1 << (node % 64);
+    }
+    // The kernel reads maxnode - 1 bits.
+    let bits = if nodes.is_empty() { 0 } else { words * 64 + 1 };
+    retry(
+        "set_mempolicy",
+        || format!("{mode:#x}, nodes {nodes:?}"),
+        // SAFETY: `mask` holds at least the bits that are announced.
+        || unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask.as_ptr(), bits) },
+    )
+    .map(drop)
+}
+
+/// Joins a new session keyring called `name` (keyctl(2) KEYCTL_JOIN_SESSION_KEYRING); gives its id.
+pub fn join_session_keyring(name: &CStr) -> Result<i32> {
+    const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
+    retry(
+        "keyctl",
+        || format!("KEYCTL_JOIN_SESSION_KEYRING, {name:?}"),
+        // SAFETY: `name` is NUL-terminated and outlives the call.
+        || unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) },
+    )
+    .map(|id| id as i32)
+}
+
+/// SIGPIPE as a program expects it (Rust's start-up code ignores it), and no signal blocked: what
+/// is ignored or blocked at exec stays so.
+pub fn default_signals() -> Result<()> {
+    nix::sys::signal::sigprocmask(
+        nix::sys::signal::SigmaskHow::SIG_SETMASK,
+        Some(&nix::sys::signal::SigSet::empty()),
+        None,
+    )
+    .map_err(|e| Error::new("sigprocmask", "SIG_SETMASK, none", e))?;
+    // SAFETY: SIG_DFL is no handler of ours.
+    unsafe {
+        nix::sys::signal::signal(
+            nix::sys::signal::Signal::SIGPIPE,
+            nix::sys::signal::SigHandler::SigDfl,
+        )
+    }
+    .map(drop)
+    .map_err(|e| Error::new("signal", "SIGPIPE, SIG_DFL", e))
+}
+
+/// Ends this process at once, without destructors or exit handlers: a clone must not run those of
+/// the program it was cloned from.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit(2) does not return and touches no memory of ours.
+    unsafe { libc::_exit(status) }
+}
+
+/// Standard input, output and error.
+pub fn stdio() -> [BorrowedFd<'static>; 3] {
+    // SAFETY: 0, 1 and 2 are never owned, so never closed, by this program; if the caller left one
+    // closed, calls on it fail with EBADF.
+    [0, 1, 2].map(|fd| unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// dup3(2): makes descriptor `over` another of `fd`.
+pub fn duplicate_over(fd: BorrowedFd, over: BorrowedFd) -> Result<()> {
+    retry(
+        "dup3",
+        || format!("{}, {}", fd.as_raw_fd(), over.as_raw_fd()),
+        // SAFETY: used on stdio only, which nobody owns.
+        || unsafe { libc::dup3(fd.as_raw_fd(), over.as_raw_fd(), 0) as libc::c_long },
+    )
+    .map(drop)
+}
+
+/// setdomainname(2).
+pub fn set_domain_name(name: &str) -> Result<()> {
+    retry(
+        "setdomainname",
+        || format!("{name:?}"),
+        // SAFETY: pointer and length are of one string that outlives the call.
+        || unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) as libc::c_long },
+    )
+    .map(drop)
+}

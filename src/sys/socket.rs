@@ -1,0 +1,89 @@
+//! Unix sockets that carry descriptors (unix(7), SCM_RIGHTS).
+
+use super::error::{Call, Result};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+/// A connected pair that keeps message boundaries and tells when the other end is gone.
+pub fn packet_pair() -> Result<(OwnedFd, OwnedFd)> {
+    nix::sys::socket::socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .call("socketpair", || "AF_UNIX, SOCK_SEQPACKET".to_owned())
+}
+
+/// A stream connection to the socket at `path`.
+pub fn connect(path: &Path) -> Result<OwnedFd> {
+    let socket = nix::sys::socket::socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .call("socket", || "AF_UNIX, SOCK_STREAM".to_owned())?;
+    let address = UnixAddr::new(path).call("connect", || format!("{path:?}"))?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &address)
+        .call("connect", || format!("{path:?}"))?;
+    Ok(socket)
+}
+
+/// Sends one message, with `fd` riding along. EPIPE, not SIGPIPE, when nobody is there.
+pub fn send(socket: BorrowedFd, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<()> {
+    let raw = fd.map(|fd| [fd.as_raw_fd()]);
+    let rights = raw.as_ref().map(|raw| ControlMessage::ScmRights(raw));
+    loop {
+        let sent = nix::sys::socket::sendmsg::<()>(
+            socket.as_raw_fd(),
+            &[IoSlice::new(bytes)],
+            rights.as_slice(),
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        );
+        match sent {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => {
+                return other
+                    .map(drop)
+                    .call("sendmsg", || socket.as_raw_fd().to_string());
+            }
+        }
+    }
+}
+
+/// Receives one message into `buffer`: its length (0: the other end is closed) and the descriptor
+/// it brought.
+pub fn receive(socket: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
+    loop {
+        let mut space = nix::cmsg_space!([libc::c_int; 1]);
+        let mut slices = [IoSliceMut::new(buffer)];
+        let received = nix::sys::socket::recvmsg::<()>(
+            socket.as_raw_fd(),
+            &mut slices,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        );
+        let message = match received {
+            Err(nix::errno::Errno::EINTR) => continue,
+            other => other.call("recvmsg", || socket.as_raw_fd().to_string())?,
+        };
+        let mut fd = None;
+        for control in message.cmsgs().into_iter().flatten() {
+            if let ControlMessageOwned::ScmRights(fds) = control {
+                // SAFETY: the kernel has just made these descriptors for this process; each is
+                // owned once. A second one (none is expected) is closed at once.
+                fd = fds
+                    .into_iter()
+                    .map(|raw| unsafe { OwnedFd::from_raw_fd(raw) })
+                    .next();
+            }
+        }
+        return Ok((message.bytes, fd));
+    }
+}
