@@ -1,0 +1,109 @@
+//! `create`: makes a container that waits for `start`.
+
+use crate::runtime::cli::{CreateArgs, Global};
+use crate::runtime::container::{Claim, Record};
+use crate::runtime::parent::{self, Made, Order, seal, terminal};
+use crate::runtime::plan::{Ask, Plan};
+use crate::runtime::{config, log, plan, validate};
+use crate::sys;
+use anyhow::{Context, Result, bail};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+pub fn create(global: &Global, args: &CreateArgs) -> Result<()> {
+    seal::ensure()?;
+    let (plan, ask) = draw(args)?;
+    let console = console(args, &plan, true)?;
+    let made = make(global, args, &plan, &ask, console, true)?;
+    // The container goes on without us: closing our ends must not end it.
+    drop(made);
+    Ok(())
+}
+
+/// config.json to plan, with the facts of this host.
+pub fn draw(args: &CreateArgs) -> Result<(Plan, Ask)> {
+    let bundle = std::path::absolute(&args.bundle)
+        .with_context(|| format!("--bundle {:?}", args.bundle))?;
+    let loaded = config::load(&bundle)?;
+    let ask = args.ask(bundle)?;
+    validate::check(&loaded.spec, &ask)?;
+    let mut plan = plan::draw(&loaded.spec, &ask)?;
+    plan.warnings.extend(loaded.warnings);
+    log::warn_all(&plan.warnings);
+    Ok((plan, ask))
+}
+
+/// The engine's end of the terminal, connected before anything is made. runc's rules: a terminal
+/// that nobody holds must be handed over, and only then.
+pub fn console(args: &CreateArgs, plan: &Plan, detach: bool) -> Result<Option<OwnedFd>> {
+    let terminal = plan.init.process.terminal;
+    match &args.console_socket {
+        None if terminal && detach => {
+            bail!("cannot allocate tty if sc-runtime will detach without setting console socket")
+        }
+        Some(_) if !(terminal && detach) => {
+            bail!("cannot use console socket if sc-runtime will not detach or allocate tty")
+        }
+        None => Ok(None),
+        Some(path) => Ok(Some(
+            sys::socket::connect(path).context("--console-socket")?,
+        )),
+    }
+}
+
+/// Makes the container and hands out what the caller asked for: terminal, pidfd, pid file.
+pub fn make(
+    global: &Global,
+    args: &CreateArgs,
+    plan: &Plan,
+    ask: &Ask,
+    console: Option<OwnedFd>,
+    by_fifo: bool,
+) -> Result<Made> {
+    let order = Order {
+        claim: Claim::new(&global.root, &args.id)?,
+        record: Record::new(plan, ask),
+        plan,
+        cgroup_mount: &ask.host.cgroup_mount,
+        by_fifo,
+    };
+    let made = parent::make(order).context("unable to start container process")?;
+    match hand_out(args, &made, console) {
+        Ok(()) => Ok(made),
+        Err(e) => {
+            made.undo(plan);
+            Err(e)
+        }
+    }
+}
+
+fn hand_out(args: &CreateArgs, made: &Made, console: Option<OwnedFd>) -> Result<()> {
+    if let (Some(socket), Some(master)) = (&console, &made.master) {
+        terminal::send_master(socket.as_fd(), master.as_fd())?;
+    }
+    if let Some(path) = &args.pidfd_socket {
+        terminal::send_pidfd(path, made.pidfd.as_fd())?;
+    }
+    if let Some(path) = &args.pid_file {
+        write_pid_file(path, made.pid.as_raw())
+            .with_context(|| format!("--pid-file {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Digits and nothing else (containerd parses the whole file), in one step: whoever waits for the
+/// file never sees half of it.
+fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let name = path.file_name().context("is not a file name")?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    let temporary = path.with_file_name(hidden);
+    File::create(&temporary)?.write_all(pid.to_string().as_bytes())?;
+    std::fs::rename(&temporary, path).inspect_err(|_| {
+        // The rename's error is the one to report.
+        let _ = std::fs::remove_file(&temporary);
+    })?;
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! `run`: creates and starts a container; in the foreground also waits for it and deletes it.
+
+use super::create;
+use crate::runtime::cli::{Global, RunArgs};
+use crate::runtime::hooks;
+use crate::runtime::parent::foreground::Signals;
+use crate::runtime::parent::{Made, seal};
+use crate::runtime::plan::Plan;
+use crate::sys;
+use anyhow::Result;
+use std::os::fd::AsFd;
+
+/// Gives the container's exit status, or 0 with `--detach`.
+pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
+    seal::ensure()?;
+    let (plan, ask) = create::draw(&args.create)?;
+    let console = create::console(&args.create, &plan, args.detach)?;
+    let signals = match args.detach {
+        true => None,
+        false => Some(Signals::hold()?),
+    };
+    if !args.detach && !args.no_subreaper {
+        sys::process::set_child_subreaper()?;
+    }
+    let mut made = create::make(global, &args.create, &plan, &ask, console, false)?;
+    if let Err(e) = start(&made, &plan) {
+        made.undo(&plan);
+        return Err(e);
+    }
+    made.claim.unlock()?;
+    let Some(signals) = signals else {
+        return Ok(0);
+    };
+    let master = made.master.take();
+    let status = signals.wait(made.pid, made.pidfd.as_fd(), master)?;
+    if !args.keep && made.claim.lock_again()? {
+        made.remove(&plan)?;
+    }
+    Ok(status)
+}
+
+fn start(made: &Made, plan: &Plan) -> Result<()> {
+    made.start()?;
+    let state = made.record.hook_state(made.pid.as_raw(), "running");
+    hooks::run(&plan.parent.poststart, "poststart", &state)
+}

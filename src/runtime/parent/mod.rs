@@ -1,0 +1,314 @@
+//! In front of the house: makes a container up to the point where only its start is missing, and
+//! takes back everything when a step fails.
+//!
+//! The parent and init work at the same time: while init mounts, the parent writes limits and the
+//! device program. They meet in the [`handshake`](super::handshake).
+
+pub mod foreground;
+pub mod ids;
+pub mod netdev;
+pub mod seal;
+pub mod spawn;
+pub mod terminal;
+
+use crate::runtime::cgroup::Cgroup;
+use crate::runtime::container::{Claim, Phase, Record};
+use crate::runtime::handshake::{self, FromInit, FromParent, ParentEnd};
+use crate::runtime::hooks;
+use crate::runtime::init;
+use crate::runtime::plan::{CloneRoute, Plan};
+use crate::sys::{self, Call, process::Cloned};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitPidFlag, WaitStatus};
+use nix::unistd::Pid;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// What to make a container from.
+pub struct Order<'a> {
+    pub claim: Claim,
+    /// As it is to be kept; `pid`, `start_time` and `phase` are filled in here.
+    pub record: Record,
+    pub plan: &'a Plan,
+    pub cgroup_mount: &'a Path,
+    /// Started later by `start` (a fifo waits), or at once by [`Made::start`].
+    pub by_fifo: bool,
+}
+
+/// A container that waits to be started.
+pub struct Made {
+    pub claim: Claim,
+    pub record: Record,
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+    pub cgroup: Option<Cgroup>,
+    /// The master of its terminal, if it has one.
+    pub master: Option<OwnedFd>,
+    end: ParentEnd,
+}
+
+/// Makes the container, or leaves nothing behind.
+pub fn make(order: Order) -> Result<Made> {
+    let mut made = Effects::new(order.claim, order.record);
+    let made_it = made.perform(order.plan, order.cgroup_mount, order.by_fifo);
+    match made_it {
+        Ok((end, master)) => {
+            let Effects {
+                claim,
+                record,
+                init: Some((pid, pidfd)),
+                cgroup,
+                ..
+            } = made
+            else {
+                bail!("init was not made");
+            };
+            Ok(Made {
+                claim,
+                record,
+                pid,
+                pidfd,
+                cgroup,
+                master,
+                end,
+            })
+        }
+        Err(e) => {
+            made.undo(order.plan);
+            Err(e)
+        }
+    }
+}
+
+impl Made {
+    /// Takes the container back: after a step that follows its making has failed.
+    pub fn undo(self, plan: &Plan) {
+        Effects {
+            claim: self.claim,
+            record: self.record,
+            init: Some((self.pid, self.pidfd)),
+            cgroup: self.cgroup,
+        }
+        .undo(plan);
+    }
+
+    /// Deletes a container whose init has ended and was waited for.
+    pub fn remove(self, plan: &Plan) -> Result<()> {
+        if let Some(cgroup) = &self.cgroup {
+            if plan.parent.clone.new & libc::CLONE_NEWPID as u64 == 0 {
+                // Without a pid namespace of its own, others may have outlived it.
+                cgroup.kill()?;
+            }
+            cgroup.remove()?;
+        }
+        let state = self.record.hook_state(0, "stopped");
+        if let Err(e) = hooks::run(&plan.parent.poststop, "poststop", &state) {
+            // runtime-spec config.md#poststop: logged, and the rest goes on.
+            crate::runtime::log::warn_all(&[format!("{e:#}")]);
+        }
+        self.claim.abandon()
+    }
+
+    /// Starts it, and waits until it has executed.
+    pub fn start(&self) -> Result<()> {
+        self.end.tell(FromParent::Go)?;
+        match self.end.hear()? {
+            None => Ok(()),
+            Some(FromInit::Failed(why)) => Err(anyhow!(why)),
+            Some(other) => bail!("init said {other:?} instead of starting"),
+        }
+    }
+}
+
+/// What has been done so far, so that it can be undone.
+struct Effects {
+    claim: Claim,
+    record: Record,
+    init: Option<(Pid, OwnedFd)>,
+    cgroup: Option<Cgroup>,
+}
+
+impl Effects {
+    fn new(claim: Claim, record: Record) -> Self {
+        Effects {
+            claim,
+            record,
+            init: None,
+            cgroup: None,
+        }
+    }
+
+    /// The story, from the claimed name to an init that waits.
+    fn perform(
+        &mut self,
+        plan: &Plan,
+        cgroup_mount: &Path,
+        by_fifo: bool,
+    ) -> Result<(ParentEnd, Option<OwnedFd>)> {
+        // First, so that `delete --force` can clean up after a runtime that was killed here.
+        self.record.phase = Phase::Creating;
+        self.claim.save(&self.record)?;
+        self.cgroup = Some(Cgroup::create(cgroup_mount, &plan.parent.cgroup)?);
+        let end = self.spawn(plan, by_fifo)?;
+        if plan.parent.clone.route == CloneRoute::Direct {
+            self.map_ids(plan, &end)?;
+            self.furnish(plan)?;
+        }
+        let master = self.serve(plan, &end)?;
+        // Last: init needs more descriptors than its program may be allowed.
+        let (pid, _) = self.init()?;
+        for limit in &plan.parent.rlimits {
+            sys::process::set_rlimit(pid.as_raw(), limit.resource, limit.soft, limit.hard)
+                .with_context(|| format!("process.rlimits ({})", limit.name))?;
+        }
+        self.record.pid = pid.as_raw();
+        self.record.start_time = crate::runtime::container::start_time(pid.as_raw())?;
+        self.record.phase = Phase::Created;
+        self.claim.save(&self.record)?;
+        Ok((end, master))
+    }
+
+    fn init(&self) -> Result<(Pid, &OwnedFd)> {
+        let (pid, pidfd) = self.init.as_ref().context("init was not made")?;
+        Ok((*pid, pidfd))
+    }
+
+    /// Clones; the child never returns from here.
+    fn spawn(&mut self, plan: &Plan, by_fifo: bool) -> Result<ParentEnd> {
+        let start = match by_fifo {
+            true => {
+                let (go, report) = self.claim.start_fifos()?;
+                init::Start::Fifo { go, report }
+            }
+            false => init::Start::Handshake,
+        };
+        let (parent_end, init_end) = handshake::pair()?;
+        let cgroup = self.cgroup.as_ref();
+        match spawn::spawn(&plan.parent, cgroup.map(|c| c.dir()))? {
+            Cloned::Child => {
+                drop(parent_end);
+                init::run(init::Ask {
+                    plan,
+                    end: init_end,
+                    start,
+                    cgroup: cgroup.map(|c| c.path()),
+                    state: &|pid, status| self.record.hook_state(pid, status),
+                })
+            }
+            Cloned::Parent { pid, pidfd } => {
+                self.init = Some((Pid::from_raw(pid), pidfd));
+                Ok(parent_end)
+            }
+        }
+    }
+
+    fn map_ids(&self, plan: &Plan, end: &ParentEnd) -> Result<()> {
+        if !plan.init.new_user_namespace {
+            return Ok(());
+        }
+        let (pid, _) = self.init()?;
+        ids::write(pid.as_raw(), &plan.parent, plan.init.process.groups.is_some())?;
+        end.tell(FromParent::Mapped)
+    }
+
+    /// What the parent does while init mounts.
+    fn furnish(&self, plan: &Plan) -> Result<()> {
+        let (pid, _) = self.init()?;
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.apply(&plan.parent.cgroup)?;
+        }
+        if let Some(score) = plan.parent.oom_score_adj {
+            set_oom_score_adj(pid, score)?;
+        }
+        if !plan.parent.net_devices.is_empty() {
+            let path = format!("/proc/{pid}/ns/net");
+            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+            let namespace = nix::fcntl::open(path.as_str(), flags, Mode::empty())
+                .call("open", || format!("{path:?}"))?;
+            netdev::move_into(namespace.as_fd(), &plan.parent.net_devices)
+                .context("linux.netDevices")?;
+        }
+        Ok(())
+    }
+
+    /// Answers init until it is ready. Gives the master of its terminal.
+    fn serve(&mut self, plan: &Plan, end: &ParentEnd) -> Result<Option<OwnedFd>> {
+        let mut master = None;
+        loop {
+            match end.hear()? {
+                Some(FromInit::Child { pidfd }) => {
+                    self.adopt(pidfd)?;
+                    self.map_ids(plan, end)?;
+                    self.furnish(plan)?;
+                }
+                Some(FromInit::Hooks) => {
+                    let (pid, _) = self.init()?;
+                    // Not `created` yet: what they see is a container being made.
+                    let state = self.record.hook_state(pid.as_raw(), "creating");
+                    hooks::run(&plan.parent.prestart, "prestart", &state)?;
+                    hooks::run(&plan.parent.create_runtime, "createRuntime", &state)?;
+                    end.tell(FromParent::Go)?;
+                }
+                Some(FromInit::Console(fd)) => master = Some(fd),
+                Some(FromInit::Ready) => return Ok(master),
+                Some(FromInit::Failed(why)) => bail!(why),
+                None => return Err(self.why_init_died()),
+            }
+        }
+    }
+
+    /// The joiner's child takes its place; the joiner has nothing left to do but end.
+    fn adopt(&mut self, pidfd: OwnedFd) -> Result<()> {
+        let (joiner, _) = self.init()?;
+        nix::sys::wait::waitpid(joiner, None).call("waitpid", || joiner.to_string())?;
+        let pid = sys::pidfd::pid_of(pidfd.as_fd())?;
+        self.init = Some((Pid::from_raw(pid), pidfd));
+        Ok(())
+    }
+
+    fn why_init_died(&self) -> anyhow::Error {
+        let how = match self.init().map(|(pid, _)| nix::sys::wait::waitpid(pid, None)) {
+            Ok(Ok(WaitStatus::Signaled(_, signal, _))) => format!("was killed by {signal}"),
+            Ok(Ok(WaitStatus::Exited(_, code))) => format!("exited with status {code}"),
+            _ => "ended".to_owned(),
+        };
+        let killed_for_memory = self
+            .cgroup
+            .as_ref()
+            .is_some_and(|c| c.oom_kills().unwrap_or(0) > 0);
+        match killed_for_memory {
+            true => anyhow!(
+                "the container's first process was killed for want of memory before it was ready: \
+                 linux.resources.memory.limit is too small to set the container up"
+            ),
+            false => anyhow!("the container's first process {how} before it was ready"),
+        }
+    }
+
+    /// Takes back what was done, last first. Failures here have no one to act on them: the error
+    /// that led here is the one to report.
+    fn undo(mut self, plan: &Plan) {
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.kill();
+        }
+        if let Some((pid, pidfd)) = self.init.take() {
+            let _ = sys::pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL);
+            let _ = nix::sys::wait::waitpid(pid, Some(WaitPidFlag::__WALL));
+        }
+        if let Some(cgroup) = self.cgroup.take() {
+            let _ = cgroup.remove();
+        }
+        // runtime-spec runtime.md#lifecycle: after a failed create, destroyed; then poststop.
+        let state = self.record.hook_state(0, "stopped");
+        let _ = hooks::run(&plan.parent.poststop, "poststop", &state);
+        let _ = self.claim.abandon();
+    }
+}
+
+fn set_oom_score_adj(pid: Pid, score: i32) -> Result<()> {
+    let file = format!("/proc/{pid}/oom_score_adj");
+    std::fs::write(&file, score.to_string())
+        .with_context(|| format!("process.oomScoreAdj: write {score} to {file}"))
+}
