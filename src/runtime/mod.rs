@@ -1,3 +1,4 @@
 //! `sc-runtime`: an OCI runtime. The document becomes a plan, the plan becomes a container.
 
+pub mod cgroup;
 pub mod plan;

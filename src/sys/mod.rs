@@ -4,6 +4,8 @@
 //! Wrappers are thin: typed flags in, [`OwnedFd`](std::os::fd::OwnedFd) out, close-on-exec always,
 //! EINTR retried here and only here. An [`Error`] prints like a line of strace.
 
+pub mod bpf;
 pub mod error;
+pub mod signal;
 
 pub use error::{Error, Result};
