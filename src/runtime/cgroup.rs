@@ -537,8 +537,8 @@ fn refusal(file: &str, errno: Errno) -> &'static str {
         Errno::EINVAL if file == "cpu.max" => {
             ": quota and period are microseconds, the period 1000 to 1000000, the quota at least 1000"
         }
+        Errno::EINVAL if file == "cpu.max.burst" => ": a burst is at most the quota",
         Errno::EINVAL | Errno::ERANGE => ": the kernel takes no such value",
-        Errno::ENODEV | Errno::ENXIO => ": no such device",
         Errno::EOPNOTSUPP => ": the device or its I/O scheduler cannot do that",
         Errno::EACCES | Errno::EPERM => ": this user may not, the file is not delegated",
         Errno::EROFS => ": the cgroup2 mount is read-only",
