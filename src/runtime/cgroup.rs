@@ -30,6 +30,9 @@ use std::time::{Duration, Instant};
 /// takes longer than moments.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Where cgroups live, who may do what is a matter of delegation (chown), not of modes.
+const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
+
 const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_CLOEXEC);
 
 // ---------------------------------------------------------------------------------------------
@@ -62,7 +65,8 @@ pub fn find_mount() -> Result<PathBuf> {
 
 /// The caller's own cgroup below that mount: the `0::` line of /proc/self/cgroup (cgroups(7)).
 pub fn own() -> Result<PathBuf> {
-    let text = fs::read_to_string("/proc/self/cgroup").context("reading /proc/self/cgroup")?;
+    let text = read_file(AT_FDCWD, "/proc/self/cgroup")
+        .map_err(|e| anyhow!("reading /proc/self/cgroup: {}", e.desc()))?;
     let line = text.lines().find_map(|l| l.strip_prefix("0::"));
     line.map(PathBuf::from)
         .context("/proc/self/cgroup has no line \"0::\": this kernel has no cgroup v2")
@@ -107,28 +111,38 @@ impl Cgroup {
         let above = inner.parent().filter(|p| !p.as_os_str().is_empty());
 
         let top = openat(AT_FDCWD, mount, OFlag::O_PATH | DIRECTORY, Mode::empty())
-            .with_context(|| format!("opening {}", mount.display()))?;
-        let parent = above
-            .map(|above| make_ancestors(&top, mount, above, made))
-            .transpose()?;
-        let parent = parent.as_ref().unwrap_or(&top);
-
-        let existed = match mkdirat(parent, name, Mode::from_bits_truncate(0o755)) {
-            Ok(()) => {
+            .map_err(|e| anyhow!("opening {}: {}", mount.display(), e.desc()))?;
+        // Another container's end may take a directory above away between two of our steps.
+        for _ in 0..8 {
+            let found = above.map(|above| make_ancestors(&top, mount, above, made));
+            let parent = match found.transpose() {
+                Ok(parent) => parent,
+                Err(gone) if gone.is::<Gone>() => continue,
+                Err(error) => return Err(error),
+            };
+            let parent = parent.as_ref().unwrap_or(&top);
+            let existed = match mkdirat(parent, name, DIRECTORY_MODE) {
+                Ok(()) => false,
+                Err(Errno::EEXIST) => true,
+                Err(Errno::ENOENT) => continue,
+                Err(errno) => bail!("mkdir: {}{}", errno.desc(), why_refused(errno)),
+            };
+            if !existed {
                 made.push(path.into());
-                false
             }
-            Err(Errno::EEXIST) => true,
-            Err(errno) => bail!("mkdir: {}{}", errno.desc(), not_delegated(errno)),
-        };
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | DIRECTORY;
-        let dir = openat(parent, name, flags, Mode::empty())
-            .map_err(|e| anyhow!("open: {}", e.desc()))?;
-        if existed {
-            refuse_used(dir.as_fd())?;
+            let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | DIRECTORY;
+            let dir = match openat(parent, name, flags, Mode::empty()) {
+                Ok(dir) => dir,
+                Err(Errno::ENOENT) => continue,
+                Err(errno) => bail!("open: {}", errno.desc()),
+            };
+            if existed {
+                refuse_used(dir.as_fd())?;
+            }
+            hand_down_controllers(&top, above, dir.as_fd());
+            return Ok(dir);
         }
-        hand_down_controllers(&top, above, dir.as_fd());
-        Ok(dir)
+        bail!("someone removes the directories above as fast as they are made")
     }
 
     /// The existing cgroup at `path` (absolute, mount included); `None` where there is none.
@@ -204,20 +218,36 @@ fn make_ancestors(
     let mut path = mount.to_path_buf();
     for name in above {
         path.push(name);
-        match mkdirat(&dir, name, Mode::from_bits_truncate(0o755)) {
+        match mkdirat(&dir, name, DIRECTORY_MODE) {
             Ok(()) => made.push(path.clone()),
             Err(Errno::EEXIST) => {}
+            Err(Errno::ENOENT) => return Err(Gone.into()),
             Err(errno) => bail!(
                 "mkdir {}: {}{}",
                 path.display(),
                 errno.desc(),
-                not_delegated(errno)
+                why_refused(errno)
             ),
         }
-        dir = open_below(dir.as_fd(), Path::new(name))
-            .map_err(|e| anyhow!("opening {}: {}", path.display(), e.desc()))?;
+        dir = match open_below(dir.as_fd(), Path::new(name)) {
+            Ok(dir) => dir,
+            Err(Errno::ENOENT) => return Err(Gone.into()),
+            Err(errno) => bail!("opening {}: {}", path.display(), errno.desc()),
+        };
     }
     Ok(dir)
+}
+
+/// A directory went away between making and using it.
+#[derive(Debug)]
+struct Gone;
+
+impl std::error::Error for Gone {}
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a directory above was removed meanwhile")
+    }
 }
 
 /// Opens a directory below `top`, through no link, no other mount and no `..` that leads out.
@@ -235,10 +265,14 @@ fn open_below(top: BorrowedFd<'_>, path: &Path) -> nix::Result<OwnedFd> {
     )
 }
 
-fn not_delegated(errno: Errno) -> &'static str {
+/// What the errno of a refused mkdir(2) or rmdir(2) means.
+fn why_refused(errno: Errno) -> &'static str {
     match errno {
         Errno::EACCES | Errno::EPERM => " (this user may not: no cgroup was delegated to it there)",
         Errno::EROFS => " (the cgroup2 mount is read-only)",
+        Errno::EAGAIN => {
+            " (cgroup.max.descendants or cgroup.max.depth of a cgroup above is reached)"
+        }
         _ => "",
     }
 }
@@ -364,7 +398,7 @@ impl Cgroup {
         for (wish, limit) in limits.filter_map(|w| Some((w, w.value.parse::<u64>().ok()?))) {
             let used = match read_file(self.dir(), "memory.current") {
                 Ok(text) => text.trim().parse::<u64>().unwrap_or(0),
-                Err(Errno::ENOENT) => return Err(self.absent(&wish.field, "memory.current")),
+                Err(Errno::ENOENT) => return Err(self.absent(&wish.field, &wish.file)),
                 Err(errno) => bail!("{}: reading memory.current: {}", wish.field, errno.desc()),
             };
             ensure!(
@@ -404,12 +438,13 @@ impl Cgroup {
     /// The error for a file that is not there.
     fn absent(&self, field: &str, file: &str) -> anyhow::Error {
         let controller = file.split('.').next().unwrap_or(file);
-        let why = self.why_absent(controller);
-        let Some(why) = why else {
-            return anyhow!(
-                "{field}: {file} can't be set: controller {controller:?} is enabled, but this kernel has no {}/{file}",
-                self.path.display()
-            );
+        let Some(why) = self.why_absent(controller) else {
+            let but = match controller {
+                "cgroup" => String::new(),
+                _ => format!("controller {controller:?} is enabled, but "),
+            };
+            let path = self.path.display();
+            return anyhow!("{field}: {file} can't be set: {but}this kernel has no {path}/{file}");
         };
         // runc's words, which engines look for.
         let subject = if field.starts_with("linux.resources.unified") {
@@ -452,7 +487,8 @@ impl Cgroup {
                 "{controller} is bound to cgroup v1 on this host: boot it with cgroup_no_v1=all \
                  (or systemd.unified_cgroup_hierarchy=1)"
             ),
-            None => "this kernel is built without it or started with cgroup_disable=".to_string(),
+            None => "this kernel has no such controller (not built in, or off by cgroup_disable=)"
+                .to_string(),
         })
     }
 }
@@ -501,8 +537,8 @@ fn refusal(file: &str, errno: Errno) -> &'static str {
         Errno::EINVAL if file == "cpu.max" => {
             ": quota and period are microseconds, the period 1000 to 1000000, the quota at least 1000"
         }
+        Errno::EINVAL if file == "cpu.max.burst" => ": a burst is at most the quota",
         Errno::EINVAL | Errno::ERANGE => ": the kernel takes no such value",
-        Errno::ENODEV | Errno::ENXIO => ": no such device",
         Errno::EOPNOTSUPP => ": the device or its I/O scheduler cannot do that",
         Errno::EACCES | Errno::EPERM => ": this user may not, the file is not delegated",
         Errno::EROFS => ": the cgroup2 mount is read-only",
@@ -732,7 +768,7 @@ impl Cgroup {
                 Err(errno) => bail!(
                     "removing cgroup {path}: {}{}",
                     errno.desc(),
-                    not_delegated(errno)
+                    why_refused(errno)
                 ),
             }
             let left = deadline.saturating_duration_since(Instant::now());

@@ -33,8 +33,8 @@ pub fn load_device_program(code: &[u64]) -> Result<OwnedFd> {
     // EPERM, ENOMEM and the like come before the verifier: nothing is logged.
     if matches!(refused.errno, Errno::EINVAL | Errno::EACCES) && load(code, &mut log).is_err() {
         let text = String::from_utf8_lossy(&log);
-        let words = text.trim_end_matches('\0').lines();
-        if let Some(last) = words.filter(|l| !l.starts_with("processed")).next_back() {
+        let mut words = text.trim_end_matches('\0').lines();
+        if let Some(last) = words.rfind(|l| !l.starts_with("processed")) {
             let args = format!("{}, verifier: {last:?}", refused.args);
             return Err(Error::new(refused.call, args, refused.errno));
         }
