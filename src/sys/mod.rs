@@ -6,6 +6,7 @@
 
 pub mod bpf;
 pub mod error;
+pub mod file;
 pub mod mount;
 pub mod pidfd;
 pub mod process;

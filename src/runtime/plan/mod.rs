@@ -8,9 +8,12 @@
 //! What is a list in runtime-spec is a list here, in the order it will be performed; a scalar is
 //! a field. Numbers are already the kernel's (flags, signal and capability numbers).
 
+pub mod default_spec;
 pub mod device_program;
 pub mod resources;
 
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// All that is to be done for one container.
@@ -18,6 +21,8 @@ use std::path::PathBuf;
 pub struct Plan {
     pub parent: ParentPlan,
     pub init: InitPlan,
+    /// Of config.json: kept in the record, shown by `state`.
+    pub annotations: BTreeMap<String, String>,
     /// What the user should know but what stops nothing (an unknown capability, say).
     pub warnings: Vec<String>,
 }
@@ -129,8 +134,9 @@ pub struct Rlimit {
     pub hard: u64,
 }
 
-/// One hook of config.json (runtime-spec config.md#posix-platform-hooks).
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One hook of config.json (runtime-spec config.md#posix-platform-hooks). Kept in the record for
+/// the hooks that run after `create`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     pub path: PathBuf,
     /// argv; `[path]` when config.json gives none.
