@@ -1,5 +1,6 @@
 //! `sc-runtime`: an OCI runtime. The document becomes a plan, the plan becomes a container.
 
+pub mod cgroup;
 pub mod handshake;
 pub mod hooks;
 pub mod init;

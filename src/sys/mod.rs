@@ -4,10 +4,12 @@
 //! Wrappers are thin: typed flags in, [`OwnedFd`](std::os::fd::OwnedFd) out, close-on-exec always,
 //! EINTR retried here and only here. An [`Error`] prints like a line of strace.
 
+pub mod bpf;
 pub mod error;
 pub mod mount;
 pub mod pidfd;
 pub mod process;
+pub mod signal;
 pub mod socket;
 pub mod tty;
 

@@ -169,25 +169,28 @@ pub fn set_ambient(set: u64) -> Result<()> {
     Ok(())
 }
 
-/// Close-on-exec for every descriptor from `first` on (close_range(2), Linux 5.11).
-pub fn close_on_exec_from(first: u32) -> Result<()> {
-    const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
-    retry(
-        "close_range",
-        || format!("{first}, CLOSE_RANGE_CLOEXEC"),
-        // SAFETY: no pointers; no descriptor is closed, so none is taken from its owner.
-        || unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) },
-    )
-    .map(drop)
+/// Closes every descriptor from `first` on but those in `keep` (close_range(2), Linux 5.9).
+/// For a clone that will never return into the code that owns them.
+pub fn close_all_from(first: u32, keep: &mut [BorrowedFd]) -> Result<()> {
+    keep.sort_by_key(|fd| fd.as_raw_fd());
+    let mut from = first;
+    for fd in keep {
+        let fd = fd.as_raw_fd() as u32;
+        if fd > from {
+            close_range(from, fd - 1)?;
+        }
+        from = from.max(fd + 1);
+    }
+    close_range(from, u32::MAX)
 }
 
-/// Clears close-on-exec of one descriptor.
-pub fn keep_on_exec(fd: BorrowedFd) -> Result<()> {
+fn close_range(first: u32, last: u32) -> Result<()> {
     retry(
-        "fcntl",
-        || format!("{}, F_SETFD, 0", fd.as_raw_fd()),
-        // SAFETY: F_SETFD takes a number.
-        || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) as libc::c_long },
+        "close_range",
+        || format!("{first}, {last}"),
+        // SAFETY: numbers only. Owners of these descriptors in this process are never used again:
+        // see `close_all_from`.
+        || unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) },
     )
     .map(drop)
 }

@@ -24,7 +24,7 @@ use nix::sys::stat::Mode;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// What init is given.
@@ -110,9 +110,8 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
     if plan.loopback_up {
         sys::tty::loopback_up().context("bring lo up")?;
     }
-    nix::sys::stat::umask(Mode::empty());
     build_rootfs(ask)?;
-    Ok(Prepared::Init(confine(plan)?))
+    Ok(Prepared::Init(confine(ask)?))
 }
 
 /// The joiner has entered what is joined; init is made in the new namespaces, as its sibling, so
@@ -147,7 +146,10 @@ fn build_rootfs(ask: &Ask) -> Result<()> {
     let Some(tree) = &plan.rootfs else {
         return Ok(());
     };
+    // Modes of the plan are meant as they are; hooks get the caller's umask back.
+    let umask = nix::sys::stat::umask(Mode::empty());
     let root = rootfs::Root::build(tree, ask.cgroup, plan.in_user_namespace)?;
+    nix::sys::stat::umask(umask);
     let proc = match plan.sysctls.is_empty() {
         true => None,
         false => Some(sysctl::Proc::open().context("linux.sysctl")?),
@@ -213,18 +215,28 @@ fn give_stdio(ask: &Ask, root: &rootfs::Root) -> Result<()> {
 }
 
 /// Scheduling, powers, user; then the program is found, as that user.
-fn confine(plan: &InitPlan) -> Result<exec::Program> {
-    let process = &plan.process;
+fn confine(ask: &Ask) -> Result<exec::Program> {
+    let process = &ask.plan.init.process;
     set_scheduling(process)?;
     if process.no_new_privileges {
         sys::process::set_no_new_privileges().context("process.noNewPrivileges")?;
     }
     nix::sys::stat::umask(Mode::from_bits_truncate(process.umask));
-    // What the caller left open stays out of the container, even if a step below forgets it
-    // (CVE-2024-21626).
-    sys::process::close_on_exec_from(3 + process.preserve_fds)?;
+    close_what_is_not_the_containers(ask)?;
     identity::assume(process)?;
     exec::Program::find(process)
+}
+
+/// Closed, not only marked close-on-exec: execve(2) looks up `/proc/self/fd/N/../..` before it
+/// closes anything, and among these are directories of the host, ours and what the caller leaked
+/// (CVE-2024-21626). The parent's structures that own them are never dropped in this process.
+fn close_what_is_not_the_containers(ask: &Ask) -> Result<()> {
+    let first = 3 + ask.plan.init.process.preserve_fds;
+    let mut keep = vec![ask.end.as_fd()];
+    if let Start::Fifo { go, report } = &ask.start {
+        keep.extend([go.as_fd(), report.as_fd()]);
+    }
+    Ok(sys::process::close_all_from(first, &mut keep)?)
 }
 
 fn set_scheduling(process: &ProcessPlan) -> Result<()> {

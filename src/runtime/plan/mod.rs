@@ -8,6 +8,9 @@
 //! What is a list in runtime-spec is a list here, in the order it will be performed; a scalar is
 //! a field. Numbers are already the kernel's (flags, signal and capability numbers).
 
+pub mod device_program;
+pub mod resources;
+
 use std::path::PathBuf;
 
 /// All that is to be done for one container.
@@ -149,6 +152,9 @@ pub struct CgroupPlan {
     pub check_before_update: bool,
     /// Device rules as a cgroup-device program (bpf instructions as u64s); `None`: all allowed.
     pub device_program: Option<Vec<u64>>,
+    /// The caller may be refused bpf(2) (rootless): then go without the program. A rootless
+    /// container has no device nodes but the host's, opened with the caller's own rights.
+    pub device_program_optional: bool,
     /// No resource at all was asked for: where cgroups cannot be made (rootless), go without.
     pub optional: bool,
 }
@@ -160,8 +166,17 @@ pub struct CgroupWrite {
     pub value: String,
     /// Where it comes from, for messages: `linux.resources.memory.limit`.
     pub field: String,
-    /// Go on when the file is absent or refuses (a best-effort value, e.g. io.bfq.weight).
+    /// Go on when the file is absent (`memory.swap.max` = `0` on a kernel without swap).
     pub optional: bool,
+    /// What is written where `file` is absent: `io.weight` for `io.bfq.weight`.
+    pub instead: Option<CgroupFallback>,
+}
+
+/// Another file for the same wish (its scale may differ).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupFallback {
+    pub file: String,
+    pub value: String,
 }
 
 // ---------------------------------------------------------------------------------------------
