@@ -10,6 +10,8 @@
 //! other mount is followed on the way. Waiting is for events of the kernel (poll(2) on
 //! cgroup.events), never for time to pass.
 
+mod update;
+
 use crate::runtime::plan::{CgroupPlan, CgroupWrite};
 use crate::sys;
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -175,6 +177,19 @@ impl Cgroup {
     /// For CLONE_INTO_CGROUP and the like.
     pub fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
+    }
+
+    /// The text of one of its files; `None` where there is none, or it has gone, or its controller
+    /// does not answer: for statistics, where what is not known is left out.
+    pub fn text(&self, file: &str) -> Option<String> {
+        read_file(self.dir(), file).ok()
+    }
+
+    /// One of its event files (cgroup.events, memory.events), to be watched: after it was read,
+    /// poll(2) reports a change as POLLPRI. `None` where there is none.
+    pub fn watch(&self, file: &str) -> Option<OwnedFd> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        openat(self.dir(), file, flags, Mode::empty()).ok()
     }
 
     /// The directories that [`Cgroup::create`] made for this cgroup, outermost first: what
@@ -360,7 +375,7 @@ impl Cgroup {
     /// not there, its controller and why that is missing.
     pub fn apply(&self, plan: &CgroupPlan) -> Result<()> {
         if plan.check_before_update {
-            self.check_memory(plan)?;
+            self.check_memory(&plan.writes)?;
         }
         for write in &plan.writes {
             self.perform(write)?;
@@ -382,19 +397,23 @@ impl Cgroup {
             Ok(()) => Ok(()),
             Err(Errno::ENOENT) if wish.optional => Ok(()),
             Err(Errno::ENOENT) => Err(self.absent(&wish.field, file)),
-            Err(errno) => bail!(
-                "{}: write(\"{}/{file}\", {value:?}): {}{}",
-                wish.field,
-                self.path.display(),
-                errno.desc(),
-                refusal(file, errno)
-            ),
+            Err(errno) => Err(self.refused(&wish.field, file, value, errno)),
         }
     }
 
+    /// The error for a write that the kernel refused.
+    fn refused(&self, field: &str, file: &str, value: &str, errno: Errno) -> anyhow::Error {
+        anyhow!(
+            "{field}: write(\"{}/{file}\", {value:?}): {}{}",
+            self.path.display(),
+            errno.desc(),
+            refusal(file, errno)
+        )
+    }
+
     /// checkBeforeUpdate (config-linux.md, "Memory"): a limit below present use would kill.
-    fn check_memory(&self, plan: &CgroupPlan) -> Result<()> {
-        let limits = plan.writes.iter().filter(|w| w.file == "memory.max");
+    fn check_memory(&self, writes: &[CgroupWrite]) -> Result<()> {
+        let limits = writes.iter().filter(|w| w.file == "memory.max");
         for (wish, limit) in limits.filter_map(|w| Some((w, w.value.parse::<u64>().ok()?))) {
             let used = match read_file(self.dir(), "memory.current") {
                 Ok(text) => text.trim().parse::<u64>().unwrap_or(0),
@@ -623,6 +642,12 @@ impl Cgroup {
             );
         }
         Ok(())
+    }
+
+    /// Waits until its processes go on after [`Cgroup::set_frozen`]`(false)`: `false` when they
+    /// still stand, because a cgroup above is frozen.
+    pub fn wait_until_thawed(&self) -> Result<bool> {
+        self.wait_for("frozen", "0", PATIENCE)
     }
 
     /// Waits until no process is left in it or below: `false` when `limit` passes first.

@@ -8,12 +8,14 @@
 //! - [`host`]: what a plan must know of this machine; [`plan`]: everything a container will be made
 //!   of, as plain data.
 //! - [`cgroup`], [`hooks`]: the container's cgroup; programs that run beside it.
+//! - [`size`], [`duration`]: `512m` and `1m30s` as numbers.
 
 pub mod cgroup;
 pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod container;
+pub mod duration;
 pub mod handshake;
 pub mod hooks;
 pub mod host;
@@ -22,5 +24,6 @@ pub mod log;
 pub mod pid;
 pub mod plan;
 pub mod signal;
+pub mod size;
 pub mod state;
 pub mod status;

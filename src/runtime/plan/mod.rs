@@ -11,6 +11,7 @@
 pub mod default_spec;
 pub mod device_program;
 pub mod resources;
+pub mod update;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
