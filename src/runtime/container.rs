@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/ID/             the directory is the claim on the name, and its lock (flock(2))
 //!   state.json         the record, replaced by rename: readers see the old or the new one, whole
+//!   config.json        the bundle's, as it was at create, with what `update` has changed since
 //!   exec.fifo          while the container is created: one byte in it starts the program
 //!   exec.err           while it starts: why exec failed; end of file means that it did not
 //! ```
@@ -26,6 +27,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, mkfifoat, unlinkat};
+use oci_spec::runtime::Spec;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -40,6 +43,8 @@ pub const EXEC_FIFO: &str = "exec.fifo";
 pub const EXEC_ERR: &str = "exec.err";
 const STATE: &str = "state.json";
 const STATE_NEW: &str = "state.json.new";
+const CONFIG: &str = "config.json";
+const CONFIG_NEW: &str = "config.json.new";
 
 /// How long a command waits for another one that works on the same container.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -272,32 +277,33 @@ impl Place {
 
     /// The record; `None` when there is none (yet, or any more).
     pub fn record(&self) -> Result<Option<Record>> {
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let state = match openat(&self.dir, STATE, flags, Mode::empty()) {
-            Ok(state) => state,
-            Err(Errno::ENOENT) => return Ok(None),
-            Err(errno) => {
-                return Err(sys::Error::new(
-                    "openat",
-                    format!("{:?}", self.path.join(STATE)),
-                    errno,
-                )
-                .into());
-            }
+        let Some(text) = self.text(STATE)? else {
+            return Ok(None);
         };
-        let text = file::read_rest(state.as_fd())?;
         Record::parse(&text)
             .map(Some)
             .with_context(|| format!("read {}", self.path.join(STATE).display()))
     }
 
+    /// A file of the place, whole; `None` when there is none.
+    fn text(&self, name: &'static str) -> Result<Option<Vec<u8>>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match openat(&self.dir, name, flags, Mode::empty()) {
+            Ok(file) => Ok(Some(file::read_rest(file.as_fd())?)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => {
+                let path = format!("{:?}", self.path.join(name));
+                Err(sys::Error::new("openat", path, errno).into())
+            }
+        }
+    }
+
     /// Writes the record whole or not at all. The first one replaces nothing.
     fn write(&self, record: &Record, first: bool) -> Result<()> {
-        self.write_new(&serde_json::to_vec(record)?)
+        self.write_new(STATE_NEW, &serde_json::to_vec(record)?)
             .and_then(|()| match first {
                 true => file::rename_new(self.dir.as_fd(), c"state.json.new", c"state.json"),
-                false => nix::fcntl::renameat(&self.dir, STATE_NEW, &self.dir, STATE)
-                    .call("renameat", || format!("{STATE_NEW:?}, {STATE:?}")),
+                false => self.rename(STATE_NEW, STATE),
             })
             .map_err(|e| {
                 let _ = self.unlink(STATE_NEW); // what failed is told; this only tidies up
@@ -308,28 +314,38 @@ impl Place {
             })
     }
 
-    fn write_new(&self, text: &[u8]) -> sys::Result<()> {
+    /// Replaces config.json, whole or not at all.
+    fn replace_config(&self, text: &[u8]) -> Result<()> {
+        self.write_new(CONFIG_NEW, text)
+            .and_then(|()| self.rename(CONFIG_NEW, CONFIG))
+            .map_err(|e| {
+                let _ = self.unlink(CONFIG_NEW); // as above
+                anyhow!(e).context(format!("save {}", self.path.join(CONFIG).display()))
+            })
+    }
+
+    fn rename(&self, from: &'static str, to: &'static str) -> sys::Result<()> {
+        nix::fcntl::renameat(&self.dir, from, &self.dir, to)
+            .call("renameat", || format!("{from:?}, {to:?}"))
+    }
+
+    /// Makes a file that is not there yet.
+    fn write_new(&self, name: &'static str, text: &[u8]) -> sys::Result<()> {
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let create = || openat(&self.dir, STATE_NEW, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+        let create = || openat(&self.dir, name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
         let new = match create() {
             // Of a writer that was killed: the lock is ours now.
             Err(Errno::EEXIST) => {
-                self.unlink(STATE_NEW)?;
+                self.unlink(name)?;
                 create()
             }
             other => other,
         };
-        let new = new.call("openat", || {
-            format!("{STATE_NEW:?}, O_WRONLY|O_CREAT|O_EXCL")
-        })?;
+        let new = new.call("openat", || format!("{name:?}, O_WRONLY|O_CREAT|O_EXCL"))?;
         std::fs::File::from(new).write_all(text).map_err(|e| {
             let errno = Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
-            sys::Error::new(
-                "write",
-                format!("{STATE_NEW:?}, {} bytes", text.len()),
-                errno,
-            )
+            sys::Error::new("write", format!("{name:?}, {} bytes", text.len()), errno)
         })
     }
 
@@ -343,7 +359,7 @@ impl Place {
 
     /// Gives the name back. The record goes last: whoever dies here leaves something to find.
     pub fn remove(mut self) -> Result<()> {
-        for name in [EXEC_FIFO, EXEC_ERR, STATE] {
+        for name in [EXEC_FIFO, EXEC_ERR, CONFIG, STATE] {
             self.unlink(name)?;
         }
         let removed = match std::fs::remove_dir(&self.path) {
@@ -440,6 +456,15 @@ impl Claim {
         self.place.write(record, !self.saved.get())?;
         self.saved.set(true);
         Ok(())
+    }
+
+    /// Keeps a copy of config.json, as it was read: later commands (`exec`, `update`) must not
+    /// depend on the bundle. To be called after the first [`save`](Claim::save), at any time before
+    /// the container counts as made: until then no other command looks for it.
+    pub fn save_config(&self, text: &[u8]) -> Result<()> {
+        self.place
+            .write_new(CONFIG, text)
+            .with_context(|| format!("save {}", self.place.path.join(CONFIG).display()))
     }
 
     /// Makes the two fifos and opens them for init (O_RDWR, so that neither open nor read waits
@@ -561,6 +586,28 @@ impl Container {
     /// ROOT/ID, open.
     pub fn dir(&self) -> BorrowedFd<'_> {
         self.place.dir.as_fd()
+    }
+
+    /// Its config.json, as at `create` and with what `update` has changed since; parsed.
+    pub fn config(&self) -> Result<Spec> {
+        self.config_as()
+    }
+
+    /// The same, of another type: as a `Value` it keeps what runtime-spec does not know.
+    pub fn config_as<T: DeserializeOwned>(&self) -> Result<T> {
+        let path = || self.place.path.join(CONFIG);
+        let Some(text) = self.place.text(CONFIG)? else {
+            bail!(
+                "{} is missing: the container was made without it, or it was removed",
+                path().display()
+            );
+        };
+        serde_json::from_slice(&text).with_context(|| format!("read {}", path().display()))
+    }
+
+    /// Replaces it, atomically. The caller has the container's lock.
+    pub fn save_config(&self, config: &serde_json::Value) -> Result<()> {
+        self.place.replace_config(&serde_json::to_vec(config)?)
     }
 
     /// What it is now, from the record, the process, the cgroup and the fifo.
@@ -772,6 +819,34 @@ mod tests {
         assert_eq!(mode(&root.0), 0o1700);
         assert_eq!(mode(&root.0.join("web")), 0o700);
         assert_eq!(mode(&root.0.join("web/state.json")), 0o600);
+    }
+
+    #[test]
+    fn a_config_is_kept_changed_and_removed_with_the_container() {
+        let root = Root::new("config");
+        let claim = Claim::new(&root.0, "web").unwrap();
+        claim.save(&Record::example()).unwrap();
+        let load = || Container::load(&root.0, "web").unwrap();
+        let path = root.0.join("web/config.json");
+        let missing = load().config().unwrap_err().to_string();
+        assert_eq!(
+            missing,
+            format!(
+                "{} is missing: the container was made without it, or it was removed",
+                path.display()
+            )
+        );
+        let text = br#"{ "ociVersion": "1.2.0", "mine": 1 }"#;
+        claim.save_config(text).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), text);
+        assert_eq!(load().config().unwrap().version(), "1.2.0");
+        let mut value: serde_json::Value = load().config_as().unwrap();
+        value["linux"]["resources"]["pids"]["limit"] = 7.into();
+        load().save_config(&value).unwrap();
+        assert_eq!(load().config_as::<serde_json::Value>().unwrap(), value);
+        assert_eq!(value["mine"], 1);
+        load().forget().unwrap();
+        assert_eq!(root.names(), [""; 0]);
     }
 
     #[test]

@@ -32,6 +32,10 @@ pub enum Act {
     KillAll,
     Delete,
     DeleteForce,
+    Pause,
+    Resume,
+    Update,
+    Events,
 }
 
 /// What the table says.
@@ -74,6 +78,19 @@ pub fn ask(act: Act, status: Status, id: &str) -> Answer {
 
         (DeleteForce, Stopped) => Go,
         (DeleteForce, Creating | Created | Running | Paused) => KillFirst,
+
+        (Pause, Created | Running) => Go,
+        (Pause, Creating | Paused | Stopped) => no("container not running"),
+        (Resume, Paused) => Go,
+        (Resume, Creating | Created | Running | Stopped) => no("container not paused"),
+
+        (Update, Created | Running | Paused) => Go,
+        (Update, Creating | Stopped) => no("container not running"),
+
+        (Events, Created | Running | Paused) => Go,
+        (Events, Creating | Stopped) => {
+            Answer::No(format!("container with id {id} is not running"))
+        }
     }
 }
 
@@ -140,6 +157,12 @@ mod tests {
         );
         let kill = "kill first";
         assert_eq!(table(DeleteForce), [kill, kill, kill, kill, "go"]);
+        assert_eq!(table(Pause), [off, "go", "go", off, off]);
+        let still = "container not paused";
+        assert_eq!(table(Resume), [still, still, still, "go", still]);
+        assert_eq!(table(Update), [off, "go", "go", "go", off]);
+        let silent = "container with id web is not running";
+        assert_eq!(table(Events), [silent, "go", "go", "go", silent]);
     }
 
     #[test]

@@ -293,7 +293,7 @@ pub fn back(step: &Step) -> Option<String> {
     }
     match lines.as_slice() {
         // An empty list of cpus: a write of nothing at all would not reach the kernel.
-        [] | [""] => Some("\n".into()),
+        [""] => Some("\n".into()),
         [line] | [line, ..] if lines.len() == 1 || line.starts_with("default ") => {
             Some(line.strip_prefix("default ").unwrap_or(line).to_string())
         }
@@ -607,7 +607,7 @@ mod tests {
                 Some("50000 100000"),
             ),
             ("cpuset.cpus", "\n", "0", Some("\n")),
-            ("cpuset.cpus", "", "0", Some("\n")),
+            ("memory.reclaim", "", "1M", None),
             ("io.weight", "default 100\n8:0 300\n", "200", Some("100")),
             ("io.bfq.weight", "default 100\n", "200", Some("100")),
             (
