@@ -8,7 +8,7 @@
 //! - [`host`]: what a plan must know of this machine; [`plan`]: everything a container will be made
 //!   of, as plain data.
 //! - [`cgroup`], [`hooks`]: the container's cgroup; programs that run beside it.
-//! - [`size`], [`duration`]: `512m` and `1m30s` as numbers.
+//! - [`stats`]: how much of its limits it uses; [`size`], [`duration`]: `512m`, `1m30s`.
 
 pub mod cgroup;
 pub mod cli;
@@ -26,4 +26,5 @@ pub mod plan;
 pub mod signal;
 pub mod size;
 pub mod state;
+pub mod stats;
 pub mod status;
