@@ -15,7 +15,15 @@
 
 #[macro_use]
 mod harness;
+mod bad_input;
+mod cli_contract;
+mod crash;
+mod devices;
+mod hooks;
 mod lifecycle;
+mod mounts;
+mod process;
+mod terminal;
 
 use harness::{Place, Test, machine};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -28,6 +36,14 @@ use std::sync::Mutex;
 /// The subjects, in reading order.
 const SUBJECTS: &[(&str, &[Test])] = &[
     ("lifecycle", lifecycle::TESTS),
+    ("cli_contract", cli_contract::TESTS),
+    ("process", process::TESTS),
+    ("terminal", terminal::TESTS),
+    ("mounts", mounts::TESTS),
+    ("devices", devices::TESTS),
+    ("hooks", hooks::TESTS),
+    ("bad_input", bad_input::TESTS),
+    ("crash", crash::TESTS),
 ];
 
 /// Reason -> how many tests were not run for it.
@@ -85,7 +101,7 @@ fn run(name: &str, test: &Test) -> Result<Completion, Failed> {
     let result = catch_unwind(AssertUnwindSafe(|| (test.body)(&place)));
     let mut trouble = match result {
         Ok(Ok(())) => Vec::new(),
-        Ok(Err(e)) => vec![format!("{e:?}")],
+        Ok(Err(e)) => vec![format!("{e:#}")],
         Err(panic) => vec![said(&*panic)],
     };
     trouble.extend(place.finish().iter().map(|thing| format!("left behind: {thing}")));

@@ -35,6 +35,11 @@ impl Bundle {
         Ok(Bundle { dir: dir.to_path_buf(), config: default_config(), text: None })
     }
 
+    /// Another config for a bundle that `new` has made.
+    pub fn with_rootfs_made(dir: &Path) -> Bundle {
+        Bundle { dir: dir.to_path_buf(), config: default_config(), text: None }
+    }
+
     pub fn rootfs(&self) -> PathBuf {
         self.dir.join("rootfs")
     }

@@ -68,6 +68,8 @@ pub fn enter() -> Result<&'static Machine> {
     let base = std::env::temp_dir().join(format!("sc-integration-{pid}"));
     fs::create_dir(&base)?;
     kernel::mount("sc-integration", &base, "tmpfs", 0, "mode=755")?;
+    // Shared, as systemd makes a machine's mounts: what a runtime mounts carelessly shows here.
+    kernel::mount("", &base, "", libc::MS_SHARED, "")?;
     make_image(&base)?;
 
     forget_the_dead(cgroups);

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,11 @@ pub fn main(args: &[String]) -> ! {
         ["eat", mebibytes] => eat(mebibytes.parse().expect("a number")),
         // probe fork COUNT: how many children could be had at once.
         ["fork", count] => fork_many(count.parse().expect("a number")),
+        // probe connect SOCKET TEXT: says it to a Unix socket.
+        ["connect", socket, text] => {
+            use std::io::Write;
+            report(UnixStream::connect(socket).and_then(|mut stream| stream.write_all(text.as_bytes())))
+        }
         ["queue", key] => report(kernel::make_message_queue(key.parse().unwrap()).map(drop)),
         // probe say FILE SIGNAL...: appends the name of each signal that arrives; ends at TERM.
         ["say", file] => say_signals(Path::new(file)),
