@@ -38,8 +38,8 @@ fn refused(t: &Place, bundle: &Bundle, words: &[&str]) {
 
 fn text_that_is_not_json_is_refused(t: &Place) -> Result<()> {
     for text in ["", "{", "null", "[]", "42", "{}{", "{\"process\":", "\u{0}", "{\"process\": {}}", "\u{feff}nonsense"] {
-        if text == "{\"process\": {}}" && machine().is("crun") {
-            continue;
+        if text == "null" && machine().is("runc") {
+            continue; // 1.1.5 panics
         }
         refused(t, &t.bundle().raw(text), &[]);
     }
@@ -240,7 +240,7 @@ fn with_root(t: &Place, root: &std::path::Path, bundle: &Bundle) -> Result<crate
 
 fn a_root_that_cannot_be_made_is_an_error(t: &Place) -> Result<()> {
     fs::write(t.path("file"), "")?;
-    with_root(t, &t.path("file/root"), &t.bundle().args(&["true"]))?.fails(&["file/root"]);
+    with_root(t, &t.path("file/root"), &t.bundle().args(&["true"]))?.fails(&["ot a directory"]);
     t.nothing_is_left();
     Ok(())
 }

@@ -2,17 +2,19 @@
 
 use crate::harness::machine::machine;
 use crate::harness::place::until;
-use crate::harness::{Bundle, Context, Need, Place, Result, Value, bail, json};
+use crate::harness::{Bundle, Context, Need, Place, Result, Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const KINDS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
+const EARLY: Need = Need::Beyond("runc", "before 1.6 poststart may come before the process has begun");
+
 tests! {
-    all_six_kinds_run_in_their_order,
+    all_six_kinds_run_in_their_order [EARLY],
     hooks_of_a_kind_run_in_the_order_given,
     hooks_run_in_the_namespaces_the_spec_names,
-    hooks_read_the_state_from_stdin,
+    hooks_read_the_state_from_stdin [EARLY],
     a_hook_gets_the_arguments_and_environment_given,
     hooks_inherit_no_descriptors [Need::Beyond("runc", "1.1.5 leaves some open"), Need::Beyond("crun", "1.8 leaves some open")],
     create_hooks_can_see_the_rootfs_mounts,
@@ -182,22 +184,32 @@ fn failing(t: &Place, kind: &str) -> Result<(Bundle, PathBuf)> {
     Ok((bundle, file))
 }
 
+/// runc's words; 1.1.5 did not name the kind yet.
+fn failure_words(kind: &str) -> Vec<&'static str> {
+    match kind {
+        _ if machine().is("runc") => vec!["hook #1", "exit status 1"],
+        "prestart" => vec!["error running prestart hook #1: exit status 1"],
+        "createRuntime" => vec!["error running createRuntime hook #1: exit status 1"],
+        _ => vec!["error running createContainer hook #1: exit status 1"],
+    }
+}
+
 fn a_failing_prestart_hook_undoes_the_create(t: &Place) -> Result<()> {
     let (bundle, file) = failing(t, "prestart")?;
-    t.create_fails(&bundle, &["error running prestart hook #1: exit status 1"]);
+    t.create_fails(&bundle, &failure_words("prestart"));
     assert_eq!(names(&records(&file))[..2], ["first", "bad"]);
     Ok(())
 }
 
 fn a_failing_create_runtime_hook_undoes_the_create(t: &Place) -> Result<()> {
     let (bundle, _) = failing(t, "createRuntime")?;
-    t.create_fails(&bundle, &["error running createRuntime hook #1: exit status 1"]);
+    t.create_fails(&bundle, &failure_words("createRuntime"));
     Ok(())
 }
 
 fn a_failing_create_container_hook_undoes_the_create(t: &Place) -> Result<()> {
     let (bundle, _) = failing(t, "createContainer")?;
-    t.create_fails(&bundle, &["error running createContainer hook #1: exit status 1"]);
+    t.create_fails(&bundle, &failure_words("createContainer"));
     Ok(())
 }
 
@@ -244,16 +256,13 @@ fn later_hooks_do_not_run_after_a_failure(t: &Place) -> Result<()> {
 fn a_hook_that_runs_past_its_timeout_is_killed(t: &Place) -> Result<()> {
     let sleep = crate::harness::machine::program("sleep").context("sleep")?;
     let hook = json!({ "path": sleep, "args": ["sleep", "1000"], "timeout": 1 });
-    let out = t.create_fails(&t.bundle().args(&["true"]).push("/hooks/createRuntime", hook), &["hook ran past specified timeout of 1"]);
-    if machine().is("crun") && out.status == 0 {
-        bail!("no error");
-    }
+    t.create_fails(&t.bundle().args(&["true"]).push("/hooks/createRuntime", hook), &["hook ran past specified timeout of 1"]);
     Ok(())
 }
 
 fn a_hook_that_is_not_there_is_an_error(t: &Place) -> Result<()> {
     let bundle = t.bundle().args(&["true"]).push("/hooks/createRuntime", json!({ "path": "/no/such/hook" }));
-    t.create_fails(&bundle, &["createRuntime hook #0", "/no/such/hook"]);
+    t.create_fails(&bundle, &["hook #0", "/no/such/hook"]);
     Ok(())
 }
 

@@ -16,13 +16,16 @@
 #[macro_use]
 mod harness;
 mod bad_input;
+mod cgroups;
 mod cli_contract;
 mod crash;
 mod devices;
 mod hooks;
 mod lifecycle;
 mod mounts;
+mod namespaces;
 mod process;
+mod races;
 mod terminal;
 
 use harness::{Place, Test, machine};
@@ -41,8 +44,11 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("terminal", terminal::TESTS),
     ("mounts", mounts::TESTS),
     ("devices", devices::TESTS),
+    ("namespaces", namespaces::TESTS),
+    ("cgroups", cgroups::TESTS),
     ("hooks", hooks::TESTS),
     ("bad_input", bad_input::TESTS),
+    ("races", races::TESTS),
     ("crash", crash::TESTS),
 ];
 
