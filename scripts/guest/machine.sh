@@ -31,7 +31,8 @@ start_machine() {
     output=$!
     # One vCPU: QEMU 7.2 with two runs stale code after the kernel patches itself, and the guest panics.
     # TMPDIR holds the throw-away part of the disk. setpriv: no machine outlives its script, however that ends.
-    TMPDIR=$work setpriv --pdeathsig KILL qemu-system-x86_64 \
+    # setsid: Ctrl-C is for the script alone, which then ends the machine.
+    TMPDIR=$work setpriv --pdeathsig KILL setsid qemu-system-x86_64 \
         -accel tcg -smp 1 -cpu max,la57=off,smap=off,smep=off \
         -m "$MEMORY" -object "$ram,id=ram,size=${MEMORY}M" -machine memory-backend=ram \
         -nodefaults -no-user-config -no-reboot -display none \
@@ -68,10 +69,10 @@ await_event() {
     return 125
 }
 
-# stop_machine: ends QEMU and lets what it has printed reach stdout.
+# stop_machine: ends QEMU, whose machine holds nothing to keep, and lets what it has printed reach stdout.
 stop_machine() {
     [[ -n ${qemu:-} ]] || return 0
-    kill "$qemu" ${sender:+"$sender"} 2>/dev/null || true
+    kill -KILL "$qemu" ${sender:+"$sender"} 2>/dev/null || true
     wait "$qemu" ${sender:+"$sender"} 2>/dev/null || true
     # Should QEMU never have opened it, the reader of the output still waits for somebody to.
     { : <>"$work/output"; } 2>/dev/null
