@@ -147,6 +147,14 @@ impl Cgroup {
         bail!("someone removes the directories above as fast as they are made")
     }
 
+    /// How many processes in it the kernel has killed for want of memory (memory.events, oom_kill);
+    /// `None` without the memory controller.
+    pub fn oom_kills(&self) -> Option<u64> {
+        let text = read_file(self.dir(), "memory.events").ok()?;
+        let count = text.lines().find_map(|l| l.strip_prefix("oom_kill "))?;
+        count.trim().parse().ok()
+    }
+
     /// The existing cgroup at `path` (absolute, mount included); `None` where there is none.
     pub fn open(path: &Path) -> Result<Option<Cgroup>> {
         let how = OpenHow::new()

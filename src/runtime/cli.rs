@@ -495,6 +495,7 @@ fn command() -> Command {
     let command = Command::new("sc-runtime")
         .about("Runs OCI containers")
         .no_binary_name(true)
+        .bin_name("sc-runtime")
         .disable_version_flag(true)
         .args_override_self(true)
         .args(GLOBAL.iter().map(arg));
@@ -511,7 +512,12 @@ fn fill(command: Command) -> Command {
     };
     let operand = |name: &&'static str| {
         let bare = name.trim_matches(['[', ']']);
+        let help = match bare {
+            "ID" => "The container's name",
+            _ => "A signal's name or number",
+        };
         Arg::new(bare)
+            .help(help)
             .required(bare == *name)
             .value_parser(ValueParser::from(OsStringValueParser::new()))
     };

@@ -30,7 +30,7 @@ use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, mkfifoat, unlinkat};
 use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::io::{ErrorKind, Write};
@@ -231,6 +231,7 @@ impl Place {
             return Ok(None);
         };
         let deadline = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_millis(1);
         loop {
             match place.try_lock()? {
                 Hold::Taken => return Ok(Some(place)),
@@ -246,7 +247,8 @@ impl Place {
                 bail!("container {id} is busy: another command has worked on it for {PATIENCE:?}");
             }
             // flock(2) cannot wait with a limit, and what `meanwhile` does may have to be repeated.
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(pause);
+            pause = (2 * pause).min(Duration::from_millis(20));
         }
     }
 
@@ -535,6 +537,16 @@ pub struct Container {
     /// Found in phase `creating` with nobody at work on it: its maker was killed, and what the
     /// record names may or may not exist.
     orphan: bool,
+    cgroup: OnceCell<Option<Cgroup>>,
+}
+
+/// False when the process has ended.
+fn send(process: &OwnedFd, signal: i32) -> Result<bool> {
+    match sys::pidfd::send_signal(process.as_fd(), signal) {
+        Ok(()) => Ok(true),
+        Err(e) if e.errno == Errno::ESRCH => Ok(false),
+        Err(e) => Err(e.into()),
+    }
 }
 
 impl Container {
@@ -576,6 +588,7 @@ impl Container {
             place,
             record,
             orphan,
+            cgroup: OnceCell::new(),
         }))
     }
 
@@ -645,12 +658,16 @@ impl Container {
         pid::open(self.record.pid, self.record.start_time)
     }
 
-    /// Its cgroup, if it has one and that is there.
-    pub fn cgroup(&self) -> Result<Option<Cgroup>> {
-        match &self.record.cgroup {
-            Some(path) => Cgroup::open(path),
-            None => Ok(None),
+    /// Its cgroup, if it has one and that is there; opened once.
+    pub fn cgroup(&self) -> Result<Option<&Cgroup>> {
+        if let Some(opened) = self.cgroup.get() {
+            return Ok(opened.as_ref());
         }
+        let opened = match &self.record.cgroup {
+            Some(path) => Cgroup::open(path)?,
+            None => None,
+        };
+        Ok(self.cgroup.get_or_init(|| opened).as_ref())
     }
 
     /// Sends a signal to every process in its cgroup. The place is looked at after the cgroup was
@@ -667,30 +684,27 @@ impl Container {
 
     /// Sends a signal to init; false when it has ended.
     pub fn signal_init(&self, signal: i32) -> Result<bool> {
-        let Some(init) = self.init()? else {
-            return Ok(false);
-        };
-        match sys::pidfd::send_signal(init.as_fd(), signal) {
-            Ok(()) => Ok(true),
-            Err(e) if e.errno == Errno::ESRCH => Ok(false),
-            Err(e) => Err(e.into()),
+        match self.init()? {
+            Some(init) => send(&init, signal),
+            None => Ok(false),
         }
     }
 
-    /// SIGKILL to all its processes. The kernel ends a pid namespace with its init
-    /// (pid_namespaces(7)); without one of its own, or without init, the cgroup tells who they are.
-    pub fn kill(&self) -> Result<()> {
-        if self.record.pid_namespace && self.signal_init(libc::SIGKILL)? {
-            return Ok(());
+    /// SIGKILL to all its processes; gives init, if it was alive, to be waited for.
+    pub fn kill(&self) -> Result<Option<OwnedFd>> {
+        let init = self.init()?;
+        // The kernel ends a pid namespace with its init (pid_namespaces(7)). Without one of its
+        // own, or without init, the cgroup tells who they are.
+        match &init {
+            Some(init) if self.record.pid_namespace && send(init, libc::SIGKILL)? => {}
+            _ => self.signal_all(libc::SIGKILL)?,
         }
-        self.signal_all(libc::SIGKILL)
+        Ok(init)
     }
 
     /// Kills all its processes and waits until init has ended.
     pub fn put_an_end(&self) -> Result<()> {
-        let init = self.init()?;
-        self.kill()?;
-        match init {
+        match self.kill()? {
             Some(init) if !sys::pidfd::wait(init.as_fd(), PATIENCE)? => bail!(
                 "process {} of container {} has not ended {PATIENCE:?} after SIGKILL",
                 self.record.pid,

@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod error;
 pub mod file;
 pub mod mount;
+pub mod netlink;
 pub mod pidfd;
 pub mod process;
 pub mod signal;

@@ -24,8 +24,8 @@ pub fn create(global: &Global, args: &CreateArgs) -> Result<()> {
 
 /// config.json to plan, with the facts of this host.
 pub fn draw(args: &CreateArgs) -> Result<(Plan, Ask)> {
-    let bundle = std::path::absolute(&args.bundle)
-        .with_context(|| format!("--bundle {:?}", args.bundle))?;
+    let bundle =
+        std::path::absolute(&args.bundle).with_context(|| format!("--bundle {:?}", args.bundle))?;
     let loaded = config::load(&bundle)?;
     let ask = args.ask(bundle)?;
     validate::check(&loaded.spec, &ask)?;

@@ -16,7 +16,7 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
     let act = if force { Act::DeleteForce } else { Act::Delete };
     let meanwhile = |container: &Container| match ask(act, container.status()?, id) {
         Answer::No(why) => bail!(why),
-        Answer::KillFirst if force => container.kill(),
+        Answer::KillFirst if force => container.kill().map(drop),
         _ => Ok(()),
     };
     let Some(place) = Place::take(&global.root, id, meanwhile)? else {

@@ -1,8 +1,11 @@
 //! The verbs: one file each. A verb gets what was typed, as a value, and gives the exit status.
 
+pub mod create;
 pub mod delete;
 pub mod kill;
 pub mod list;
+pub mod plan;
+pub mod run;
 pub mod spec;
 pub mod start;
 pub mod state;
@@ -14,16 +17,15 @@ use std::io::Write;
 /// Does what was typed; gives the exit status, which only `run` has one of its own for.
 pub fn perform(global: &Global, verb: &Verb) -> Result<i32> {
     match verb {
-        // MERGE: create::create(global, args)?, and `return run::run(global, args)`.
-        Verb::Create(_) | Verb::Run(_) => anyhow::bail!("not in this branch"),
+        Verb::Create(args) => create::create(global, args)?,
+        Verb::Run(args) => return run::run(global, args),
         Verb::Start { id } => start::start(global, id)?,
         Verb::State { id } => state::state(global, id)?,
         Verb::List { format, quiet } => list::list(global, *format, *quiet)?,
         Verb::Kill { id, signal, all } => kill::kill(global, id, signal, *all)?,
         Verb::Delete { id, force } => delete::delete(global, id, *force)?,
         Verb::Spec { bundle } => spec::spec(bundle)?,
-        // MERGE: plan::plan(bundle)?, with `pub mod plan` above; it uses create::draw.
-        Verb::Plan { .. } => anyhow::bail!("not in this branch"),
+        Verb::Plan { bundle } => plan::plan(bundle)?,
     }
     Ok(0)
 }

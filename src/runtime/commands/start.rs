@@ -1,7 +1,7 @@
 //! `start`: lets a created container's init execute the user's program.
 
 use crate::runtime::cli::Global;
-use crate::runtime::container::{Container, EXEC_ERR, EXEC_FIFO, Place, missing};
+use crate::runtime::container::{Container, EXEC_ERR, EXEC_FIFO, PATIENCE, Place, missing};
 use crate::runtime::hooks;
 use crate::runtime::state::State;
 use crate::runtime::status::{Act, Answer, Status, ask};
@@ -11,10 +11,10 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
 use nix::sys::stat::Mode;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Longest text that is read of why exec failed.
-const LONGEST: u64 = 16 * 1024;
+const LONGEST: usize = 16 * 1024;
 
 pub fn start(global: &Global, id: &str) -> Result<()> {
     let permitted = |container: &Container| match ask(Act::Start, container.status()?, id) {
@@ -48,7 +48,13 @@ fn release(container: &Container) -> Result<()> {
     container.unlink(EXEC_ERR)?;
     match failed.as_str() {
         "" => Ok(()),
-        text => Err(anyhow!(text.trim_end().to_owned())),
+        text => {
+            // It is on its way out: whoever reads our error may delete it at once.
+            if let Some(init) = container.init()? {
+                sys::pidfd::wait(init.as_fd(), PATIENCE)?;
+            }
+            Err(anyhow!(text.trim_end().to_owned()))
+        }
     }
 }
 
@@ -61,9 +67,9 @@ fn open_fifo(container: &Container, name: &'static str, access: OFlag) -> sys::R
 /// poll(2) would not report the end to a reader that opened when the last writer was gone already.
 fn end_of(fifo: OwnedFd) -> Result<String> {
     fcntl(&fifo, FcntlArg::F_SETFL(OFlag::empty())).call("fcntl", || "F_SETFL, 0".to_owned())?;
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(LONGEST);
     std::fs::File::from(fifo)
-        .take(LONGEST)
+        .take(LONGEST as u64)
         .read_to_end(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }

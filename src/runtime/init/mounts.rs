@@ -165,6 +165,7 @@ fn mount_long(
 /// instance (a user namespace without a cgroup namespace of its own) the container's own cgroup.
 fn cgroup_tree(attr: u64, cgroup: Option<&Path>) -> Result<OwnedFd> {
     let fresh = FsContext::open("cgroup2").and_then(|fs| {
+        fs.set("source", Some("cgroup"))?;
         fs.create()?;
         fs.mount(attr)
     });

@@ -16,7 +16,9 @@ use crate::runtime::container::{Claim, Phase, Record};
 use crate::runtime::handshake::{self, FromInit, FromParent, ParentEnd};
 use crate::runtime::hooks;
 use crate::runtime::init;
+use crate::runtime::log;
 use crate::runtime::plan::{CloneRoute, Plan};
+use crate::runtime::state::State;
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::OFlag;
@@ -103,10 +105,10 @@ impl Made {
             }
             cgroup.remove()?;
         }
-        let state = self.record.hook_state(0, "stopped");
+        let state = hook_state(&self.record, 0, "stopped");
         if let Err(e) = hooks::run(&plan.parent.poststop, "poststop", &state) {
             // runtime-spec config.md#poststop: logged, and the rest goes on.
-            crate::runtime::log::warn_all(&[format!("{e:#}")]);
+            log::warn(format!("{e:#}"));
         }
         self.claim.abandon()
     }
@@ -164,7 +166,7 @@ impl Effects {
                 .with_context(|| format!("process.rlimits ({})", limit.name))?;
         }
         self.record.pid = pid.as_raw();
-        self.record.start_time = crate::runtime::container::start_time(pid.as_raw())?;
+        self.record.start_time = crate::runtime::pid::start_time(pid.as_raw())?;
         self.record.phase = Phase::Created;
         self.claim.save(&self.record)?;
         Ok((end, master))
@@ -194,7 +196,7 @@ impl Effects {
                     end: init_end,
                     start,
                     cgroup: cgroup.map(|c| c.path()),
-                    state: &|pid, status| self.record.hook_state(pid, status),
+                    state: &|pid, status| hook_state(&self.record, pid, status),
                 })
             }
             Cloned::Parent { pid, pidfd } => {
@@ -209,7 +211,11 @@ impl Effects {
             return Ok(());
         }
         let (pid, _) = self.init()?;
-        ids::write(pid.as_raw(), &plan.parent, plan.init.process.groups.is_some())?;
+        ids::write(
+            pid.as_raw(),
+            &plan.parent,
+            plan.init.process.groups.is_some(),
+        )?;
         end.tell(FromParent::Mapped)
     }
 
@@ -246,7 +252,7 @@ impl Effects {
                 Some(FromInit::Hooks) => {
                     let (pid, _) = self.init()?;
                     // Not `created` yet: what they see is a container being made.
-                    let state = self.record.hook_state(pid.as_raw(), "creating");
+                    let state = hook_state(&self.record, pid.as_raw(), "creating");
                     hooks::run(&plan.parent.prestart, "prestart", &state)?;
                     hooks::run(&plan.parent.create_runtime, "createRuntime", &state)?;
                     end.tell(FromParent::Go)?;
@@ -269,7 +275,10 @@ impl Effects {
     }
 
     fn why_init_died(&self) -> anyhow::Error {
-        let how = match self.init().map(|(pid, _)| nix::sys::wait::waitpid(pid, None)) {
+        let how = match self
+            .init()
+            .map(|(pid, _)| nix::sys::wait::waitpid(pid, None))
+        {
             Ok(Ok(WaitStatus::Signaled(_, signal, _))) => format!("was killed by {signal}"),
             Ok(Ok(WaitStatus::Exited(_, code))) => format!("exited with status {code}"),
             _ => "ended".to_owned(),
@@ -277,7 +286,7 @@ impl Effects {
         let killed_for_memory = self
             .cgroup
             .as_ref()
-            .is_some_and(|c| c.oom_kills().unwrap_or(0) > 0);
+            .is_some_and(|c| c.oom_kills().is_some_and(|n| n > 0));
         match killed_for_memory {
             true => anyhow!(
                 "the container's first process was killed for want of memory before it was ready: \
@@ -298,13 +307,18 @@ impl Effects {
             let _ = nix::sys::wait::waitpid(pid, Some(WaitPidFlag::__WALL));
         }
         if let Some(cgroup) = self.cgroup.take() {
-            let _ = cgroup.remove();
+            let _ = cgroup.undo();
         }
         // runtime-spec runtime.md#lifecycle: after a failed create, destroyed; then poststop.
-        let state = self.record.hook_state(0, "stopped");
+        let state = hook_state(&self.record, 0, "stopped");
         let _ = hooks::run(&plan.parent.poststop, "poststop", &state);
         let _ = self.claim.abandon();
     }
+}
+
+/// What hooks read on stdin.
+pub fn hook_state(record: &Record, pid: i32, status: &str) -> Vec<u8> {
+    State::new(record, pid, status).line()
 }
 
 fn set_oom_score_adj(pid: Pid, score: i32) -> Result<()> {

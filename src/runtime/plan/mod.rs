@@ -10,8 +10,15 @@
 
 pub mod default_spec;
 pub mod device_program;
+mod draw;
 pub mod resources;
 pub mod update;
+
+pub use draw::draw;
+
+pub fn show(plan: &Plan) -> String {
+    format!("{plan:#?}\n")
+}
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
