@@ -6,6 +6,7 @@
 //! that verb is typed: what a start costs is paid by every container.
 
 use crate::runtime::commands;
+use crate::runtime::duration;
 use crate::runtime::log::{self, Format, Log};
 use crate::runtime::state::OCI_VERSION;
 use anyhow::{Context, Error, Result, anyhow, bail};
@@ -17,6 +18,7 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Global options.
 #[derive(Debug)]
@@ -49,6 +51,16 @@ pub struct RunArgs {
     pub no_subreaper: bool,
 }
 
+/// `update`; options as typed, empty where they were not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UpdateArgs {
+    pub id: String,
+    /// A JSON file, or `-` for stdin. Other options are then ignored.
+    pub resources: Option<PathBuf>,
+    /// Name of the option and its value, in the order of the table.
+    pub options: Vec<(&'static str, String)>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListFormat {
     Table,
@@ -77,6 +89,25 @@ pub enum Verb {
     Delete {
         id: String,
         force: bool,
+    },
+    Ps {
+        id: String,
+        format: ListFormat,
+        /// Of ps(1).
+        options: Vec<OsString>,
+    },
+    Pause {
+        id: String,
+    },
+    Resume {
+        id: String,
+    },
+    Update(UpdateArgs),
+    Events {
+        id: String,
+        interval: Duration,
+        /// One line, then exit.
+        stats: bool,
     },
     Spec {
         bundle: PathBuf,
@@ -124,6 +155,7 @@ struct Flag {
     short: Option<char>,
     /// What its value is called in the help; `None`: it is there or not.
     value: Option<&'static str>,
+    /// Empty: taken, but left out of the help.
     help: &'static str,
 }
 
@@ -131,7 +163,7 @@ struct Form {
     verb: &'static str,
     about: &'static str,
     flags: &'static [&'static [Flag]],
-    /// Names of the operands; one in brackets may be left out.
+    /// Names of the operands; one in brackets may be left out, one with dots repeated.
     operands: &'static [&'static str],
     /// What follows the first operand is an operand, whatever it looks like.
     operands_last: bool,
@@ -239,6 +271,88 @@ const RUN: &[Flag] = &[
     ),
 ];
 
+/// The values are kept as typed; `update` knows their units.
+const UPDATE: &[Flag] = &[
+    option(
+        "blkio-weight",
+        None,
+        "WEIGHT",
+        "Share of block I/O, 10 to 1000",
+    ),
+    option(
+        "cpu-period",
+        None,
+        "USEC",
+        "Length of a period in which the quota holds",
+    ),
+    option(
+        "cpu-quota",
+        None,
+        "USEC",
+        "CPU time in each period; -1: no limit",
+    ),
+    option(
+        "cpu-burst",
+        None,
+        "USEC",
+        "CPU time that may be saved up beyond the quota",
+    ),
+    option(
+        "cpu-share",
+        None,
+        "SHARES",
+        "Share of CPU time, 2 to 262144",
+    ),
+    option(
+        "cpu-rt-period",
+        None,
+        "USEC",
+        "Refused: cgroup v2 cannot do it",
+    ),
+    option(
+        "cpu-rt-runtime",
+        None,
+        "USEC",
+        "Refused: cgroup v2 cannot do it",
+    ),
+    option("cpuset-cpus", None, "LIST", "CPUs to run on, like 0-2,7"),
+    option("cpuset-mems", None, "LIST", "Memory nodes to use"),
+    option("kernel-memory", None, "BYTES", ""),
+    option("kernel-memory-tcp", None, "BYTES", ""),
+    option("memory", None, "BYTES", "Memory limit, like 512m; -1: none"),
+    option(
+        "memory-reservation",
+        None,
+        "BYTES",
+        "Memory that is reclaimed last",
+    ),
+    option(
+        "memory-swap",
+        None,
+        "BYTES",
+        "Limit of memory and swap together; -1: none",
+    ),
+    option(
+        "cpu-idle",
+        None,
+        "0|1",
+        "1: run only where others leave time",
+    ),
+    option("pids-limit", None, "COUNT", "Limit of processes; -1: none"),
+    option(
+        "l3-cache-schema",
+        None,
+        "SCHEMA",
+        "Intel RDT: share of the L3 cache",
+    ),
+    option(
+        "mem-bw-schema",
+        None,
+        "SCHEMA",
+        "Intel RDT: share of memory bandwidth",
+    ),
+];
+
 const FORMS: &[Form] = &[
     Form {
         verb: "create",
@@ -308,6 +422,67 @@ const FORMS: &[Form] = &[
             Some('f'),
             "Kill it first, if it runs; be content if it does not exist",
         )]],
+        operands: &["ID"],
+        operands_last: false,
+        hidden: false,
+    },
+    Form {
+        verb: "ps",
+        about: "Print the processes of a container",
+        flags: &[&[option(
+            "format",
+            Some('f'),
+            "FORMAT",
+            "table or json [default: table]",
+        )]],
+        operands: &["ID", "[PS_OPTIONS...]"],
+        operands_last: true,
+        hidden: false,
+    },
+    Form {
+        verb: "pause",
+        about: "Stop all processes of a container where they are",
+        flags: &[],
+        operands: &["ID"],
+        operands_last: false,
+        hidden: false,
+    },
+    Form {
+        verb: "resume",
+        about: "Let a paused container go on",
+        flags: &[],
+        operands: &["ID"],
+        operands_last: false,
+        hidden: false,
+    },
+    Form {
+        verb: "update",
+        about: "Change the limits of a container",
+        flags: &[
+            &[option(
+                "resources",
+                Some('r'),
+                "FILE",
+                "Read linux.resources as JSON from FILE, or from stdin (-); ignores other options",
+            )],
+            UPDATE,
+        ],
+        operands: &["ID"],
+        operands_last: false,
+        hidden: false,
+    },
+    Form {
+        verb: "events",
+        about: "Print a container's statistics, and when it ran out of memory, as JSON lines",
+        flags: &[&[
+            option(
+                "interval",
+                None,
+                "DURATION",
+                "Time between two lines of statistics [default: 5s]",
+            ),
+            flag("stats", None, "Print one line of statistics, and exit"),
+        ]],
         operands: &["ID"],
         operands_last: false,
         hidden: false,
@@ -511,15 +686,20 @@ fn fill(command: Command) -> Command {
         return command;
     };
     let operand = |name: &&'static str| {
-        let bare = name.trim_matches(['[', ']']);
+        let bare = name.trim_matches(['[', ']', '.']);
         let help = match bare {
             "ID" => "The container's name",
+            "PS_OPTIONS" => "Options of ps(1), for the table [default: -ef]",
             _ => "A signal's name or number",
         };
-        Arg::new(bare)
+        let arg = Arg::new(bare)
             .help(help)
             .required(bare == *name)
-            .value_parser(ValueParser::from(OsStringValueParser::new()))
+            .value_parser(ValueParser::from(OsStringValueParser::new()));
+        match name.contains("...") {
+            true => arg.num_args(0..),
+            false => arg,
+        }
     };
     command
         .args(form.flags.iter().copied().flatten().map(arg))
@@ -527,7 +707,11 @@ fn fill(command: Command) -> Command {
 }
 
 fn arg(flag: &'static Flag) -> Arg {
-    let arg = Arg::new(flag.long).long(flag.long).help(flag.help);
+    let arg = Arg::new(flag.long).long(flag.long);
+    let arg = match flag.help {
+        "" => arg.hide(true),
+        help => arg.help(help),
+    };
     let arg = match flag.short {
         Some(short) => arg.short(short),
         None => arg,
@@ -654,6 +838,25 @@ impl Options<'_> {
                 id: self.id()?,
                 force: self.has("force"),
             },
+            "ps" => Verb::Ps {
+                id: self.id()?,
+                format: self.list_format()?,
+                options: self
+                    .0
+                    .get_many("PS_OPTIONS")
+                    .into_iter()
+                    .flatten()
+                    .cloned()
+                    .collect(),
+            },
+            "pause" => Verb::Pause { id: self.id()? },
+            "resume" => Verb::Resume { id: self.id()? },
+            "update" => Verb::Update(self.update()?),
+            "events" => Verb::Events {
+                id: self.id()?,
+                interval: self.interval()?,
+                stats: self.has("stats"),
+            },
             "spec" => Verb::Spec {
                 bundle: self.bundle(),
             },
@@ -675,6 +878,34 @@ impl Options<'_> {
             no_new_keyring: self.has("no-new-keyring"),
             preserve_fds: self.0.get_one("preserve-fds").copied().unwrap_or(0),
         })
+    }
+
+    fn update(&self) -> Result<UpdateArgs> {
+        let mut options = Vec::new();
+        for flag in UPDATE {
+            if let Some(value) = self.value(flag.long).filter(|value| !value.is_empty()) {
+                let Some(value) = value.to_str() else {
+                    bail!("invalid value for {}: it is no text", flag.long);
+                };
+                options.push((flag.long, value.to_owned()));
+            }
+        }
+        Ok(UpdateArgs {
+            id: self.id()?,
+            resources: self.path("resources"),
+            options,
+        })
+    }
+
+    fn interval(&self) -> Result<Duration> {
+        let Some(typed) = self.value("interval") else {
+            return Ok(Duration::from_secs(5));
+        };
+        let interval = duration::parse(&typed.to_string_lossy()).context("--interval")?;
+        match interval.is_zero() {
+            true => bail!("duration interval must be greater than 0"),
+            false => Ok(interval),
+        }
     }
 
     fn list_format(&self) -> Result<ListFormat> {
@@ -897,6 +1128,68 @@ mod tests {
     }
 
     #[test]
+    fn what_engines_type_to_control_a_container_is_understood() {
+        let id = || "x".to_owned();
+        let ps = |format, options: &str| Verb::Ps {
+            id: id(),
+            format,
+            options: words(options),
+        };
+        for (line, expected) in [
+            ("ps --format json x", ps(ListFormat::Json, "")),
+            ("ps -f=table x", ps(ListFormat::Table, "")),
+            (
+                "ps x -o pid,comm -f json",
+                ps(ListFormat::Table, "-o pid,comm -f json"),
+            ),
+            ("ps x aux", ps(ListFormat::Table, "aux")),
+            ("ps x -- -e", ps(ListFormat::Table, "-- -e")),
+            ("pause x", Verb::Pause { id: id() }),
+            ("resume x", Verb::Resume { id: id() }),
+        ] {
+            assert_eq!(verb(line), expected, "{line}");
+        }
+        let update = |resources: &str, options: &[(&'static str, &str)]| {
+            Verb::Update(UpdateArgs {
+                id: id(),
+                resources: (!resources.is_empty()).then(|| resources.into()),
+                options: options.iter().map(|(o, v)| (*o, (*v).to_owned())).collect(),
+            })
+        };
+        for (line, expected) in [
+            ("update --resources=- x", update("-", &[])),
+            ("update --resources - x", update("-", &[])),
+            ("update -r /tmp/podman1 x", update("/tmp/podman1", &[])),
+            ("update x", update("", &[])),
+            (
+                "update x --memory 512m --cpu-quota -1 --kernel-memory=1 --pids-limit=",
+                update(
+                    "",
+                    &[
+                        ("cpu-quota", "-1"),
+                        ("kernel-memory", "1"),
+                        ("memory", "512m"),
+                    ],
+                ),
+            ),
+        ] {
+            assert_eq!(verb(line), expected, "{line}");
+        }
+        let events = |seconds, stats| Verb::Events {
+            id: id(),
+            interval: Duration::from_secs(seconds),
+            stats,
+        };
+        for (line, expected) in [
+            ("events x", events(5, false)),
+            ("events --stats x", events(5, true)),
+            ("events --interval=1m x", events(60, false)),
+        ] {
+            assert_eq!(verb(line), expected, "{line}");
+        }
+    }
+
+    #[test]
     fn an_empty_id_reaches_the_record_to_be_refused() {
         let args = normalise(["delete", "--force", ""].map(OsString::from));
         let Typed::Verb(_, verb) = parse(&args).unwrap() else {
@@ -950,6 +1243,17 @@ mod tests {
                 "invalid value 'x' for '--preserve-fds <N>': invalid digit found in string",
             ),
             ("list -f xml", 1, "invalid format option"),
+            ("ps -f xml a", 1, "invalid format option"),
+            (
+                "events --interval 0 a",
+                1,
+                "duration interval must be greater than 0",
+            ),
+            (
+                "events --interval 10 a",
+                1,
+                "--interval: invalid duration \"10\": give a number with a unit, like 500ms, 5s or 1m30s",
+            ),
             ("--log-format xml list", 1, "invalid log-format: xml"),
             (
                 "--rootless maybe list",
@@ -998,8 +1302,9 @@ mod tests {
             ] {
                 let text = help(&line);
                 for flag in form.flags.iter().copied().flatten() {
-                    assert!(
+                    assert_eq!(
                         text.contains(&format!("--{}", flag.long)),
+                        !flag.help.is_empty(),
                         "{line}: {}",
                         flag.long
                     );

@@ -2,16 +2,24 @@
 
 pub mod create;
 pub mod delete;
+pub mod events;
 pub mod kill;
 pub mod list;
+pub mod pause;
 pub mod plan;
+pub mod ps;
+pub mod resume;
 pub mod run;
 pub mod spec;
 pub mod start;
 pub mod state;
+pub mod update;
 
+use crate::runtime::cgroup::Cgroup;
 use crate::runtime::cli::{Global, Verb};
-use anyhow::{Context, Result};
+use crate::runtime::container::{Container, Place, missing};
+use crate::runtime::status::{Act, Answer, ask};
+use anyhow::{Context, Result, bail};
 use std::io::Write;
 
 /// Does what was typed; gives the exit status, which only `run` has one of its own for.
@@ -24,6 +32,19 @@ pub fn perform(global: &Global, verb: &Verb) -> Result<i32> {
         Verb::List { format, quiet } => list::list(global, *format, *quiet)?,
         Verb::Kill { id, signal, all } => kill::kill(global, id, signal, *all)?,
         Verb::Delete { id, force } => delete::delete(global, id, *force)?,
+        Verb::Ps {
+            id,
+            format,
+            options,
+        } => ps::ps(global, id, *format, options)?,
+        Verb::Pause { id } => pause::pause(global, id)?,
+        Verb::Resume { id } => resume::resume(global, id)?,
+        Verb::Update(args) => update::update(global, args)?,
+        Verb::Events {
+            id,
+            interval,
+            stats,
+        } => events::events(global, id, *interval, *stats)?,
         Verb::Spec { bundle } => spec::spec(bundle)?,
         Verb::Plan { bundle } => plan::plan(bundle)?,
     }
@@ -35,4 +56,27 @@ fn say(text: &str) -> Result<()> {
     std::io::stdout()
         .write_all(text.as_bytes())
         .context("write to stdout")
+}
+
+/// The container with its lock, when `act` may be done to it: asked while another command works on
+/// it, so that what is not allowed anyway need not wait, and once more when that is over.
+fn take(global: &Global, id: &str, act: Act) -> Result<Container> {
+    let permitted = |container: &Container| match ask(act, container.status()?, id) {
+        Answer::No(why) => bail!(why),
+        _ => Ok(()),
+    };
+    let place = Place::take(&global.root, id, permitted)?.ok_or_else(missing)?;
+    let container = Container::read(place)?.ok_or_else(missing)?;
+    permitted(&container)?;
+    Ok(container)
+}
+
+/// The cgroup that `verb` cannot do without.
+fn cgroup_of<'a>(container: &'a Container, verb: &str) -> Result<&'a Cgroup> {
+    container.cgroup()?.with_context(|| {
+        format!(
+            "cannot {verb} container {}: it has no cgroup",
+            container.id()
+        )
+    })
 }
