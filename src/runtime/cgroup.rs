@@ -562,7 +562,11 @@ fn refusal(file: &str, errno: Errno) -> &'static str {
             ": no such cpus or memory nodes, or not a list like 0-3,6"
         }
         Errno::EINVAL if file == "cpu.max" => {
-            ": quota and period are microseconds, the period 1000 to 1000000, the quota at least 1000"
+            ": quota and period are microseconds, the period 1000 to 1000000, the quota at least 1000 \
+             and no less than cpu.max.burst"
+        }
+        Errno::EINVAL if file == "cpu.weight" => {
+            ": a weight is 1 to 10000, and a cgroup with cpu.idle has none"
         }
         Errno::EINVAL if file == "cpu.max.burst" => ": a burst is at most the quota",
         Errno::EINVAL | Errno::ERANGE => ": the kernel takes no such value",
