@@ -20,6 +20,8 @@ mod cgroups;
 mod cli_contract;
 mod crash;
 mod devices;
+mod differential;
+mod escapes;
 mod hooks;
 mod lifecycle;
 mod mounts;
@@ -48,6 +50,8 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("cgroups", cgroups::TESTS),
     ("hooks", hooks::TESTS),
     ("bad_input", bad_input::TESTS),
+    ("escapes", escapes::TESTS),
+    ("differential", differential::TESTS),
     ("races", races::TESTS),
     ("crash", crash::TESTS),
 ];

@@ -1,5 +1,6 @@
 //! What this machine has, and a private corner of it: a mount namespace with cgroup2 on
-//! /sys/fs/cgroup and a tmpfs for everything the tests make, so that nothing outlives them.
+//! /sys/fs/cgroup and a tmpfs for everything the tests make, and a network namespace to make links
+//! in, so that nothing outlives them.
 
 use super::kernel;
 use super::{Context, Result};
@@ -57,7 +58,7 @@ pub fn enter() -> Result<&'static Machine> {
     let flavour = Command::new(&runtime).arg("--version").output().context("--version")?;
     let flavour = String::from_utf8_lossy(&flavour.stdout).split(' ').next().unwrap_or_default().to_string();
 
-    kernel::unshare(libc::CLONE_NEWNS).context("a mount namespace of our own")?;
+    kernel::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWNET).context("namespaces of our own")?;
     kernel::mount("", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")?;
     let cgroups = Path::new(CGROUPS);
     if statfs(cgroups)?.filesystem_type() != CGROUP2_SUPER_MAGIC {
