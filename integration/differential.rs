@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// (reference, beginning of the place, why the difference is accepted)
+/// (reference, beginning of the place or, after a `*`, its end, why the difference is accepted)
 const ACCEPTED: &[(&str, &str, &str)] = &[
     ("runc", "/mounts//sys/fs/cgroup/root", "without a cgroup namespace runc shows all of the host's tree; crun, and we may, only the container's own"),
     ("runc", "/mounts//sys/fs/cgroup/propagation", "follows the one above"),
@@ -24,7 +24,15 @@ const ACCEPTED: &[(&str, &str, &str)] = &[
     ("crun", "/env/", "1.8 sets no HOME for a uid that /etc/passwd does not list"),
     ("crun", "/groups", "crun lists the own gid among the groups, or not"),
     ("crun", "/mounts//sys/fs/cgroup/root", "see runc"),
-    ("crun", "/mounts///propagation", "1.8 leaves the root private where runc makes it a slave of the host's"),
+    ("crun", "*/propagation", "1.8 makes private what runc makes a slave of the host's"),
+    ("crun", "/dev/core", "crun makes the link even where the kernel has no /proc/kcore"),
+    ("crun", "/dev/null", "1.8 gives what it was handed as stdin to the user, the null device too"),
+    ("crun", "/dev/mqueue", "1.8 has another group there in a user namespace"),
+    ("crun", "/mounts//dev/", "in a user namespace 1.8 keeps the options of the host's /dev on a bound device"),
+    ("crun", "/mounts//proc/keys/", "crun masks files with the host's null device, runc with the container's"),
+    ("crun", "/mounts//proc/timer_list/", "as /proc/keys"),
+    ("crun", "/mounts//etc/passwd/", "as /proc/keys"),
+    ("crun", "/state/systemd-scope", "crun's own key"),
     ("crun", "/cpus", "since 1.4 runc resets the processors of init; crun does not"),
     ("crun", "/state/rootfs", "crun may print it relative"),
     ("crun", "/state/owner", "crun prints the name, runc's `state` an empty one"),
@@ -116,7 +124,10 @@ fn reference(name: &str) -> Result<PathBuf> {
 
 fn differences(reference: &str, theirs: &Leaves, ours: &Leaves) -> Vec<String> {
     let places: std::collections::BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
-    let accepted = |place: &str| ACCEPTED.iter().any(|(name, begin, _)| *name == reference && place.starts_with(begin));
+    let accepted = |place: &str| ACCEPTED.iter().any(|(name, pattern, _)| {
+        let here = pattern.strip_prefix('*').map_or(place.starts_with(pattern), |end| place.ends_with(end));
+        *name == reference && here
+    });
     let missing = json!("(nothing)");
     places
         .into_iter()

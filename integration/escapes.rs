@@ -16,7 +16,8 @@ tests! {
     cve_2024_21626_no_directory_of_the_host_is_open_inside,
     cve_2023_28642_a_symlinked_proc_is_refused [Need::Beyond("crun", "1.8 follows it inside")],
     cve_2023_28642_a_symlinked_sys_is_refused [Need::Beyond("crun", "1.8 follows it inside")],
-    cve_2026_41579_a_symlinked_dev_makes_nothing_outside,
+    cve_2026_41579_a_symlinked_dev_makes_nothing_outside
+        [Need::Beyond("runc", "1.1.5 follows it to the host"), Need::Beyond("crun", "1.8 follows it to the host")],
     cve_2025_31133_a_replaced_dev_null_masks_nothing_with_a_file
         [Need::Beyond("runc", "1.1.5 binds what /dev/null has become"), Need::Beyond("crun", "1.8 binds what /dev/null has become")],
     cve_2026_88264_a_symlinked_console_makes_nothing_outside [Need::Beyond("crun", "1.8 follows it")],

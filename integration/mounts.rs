@@ -456,8 +456,9 @@ fn the_root_is_private_by_default(t: &Place) -> Result<()> {
 }
 
 fn rootfs_propagation_is_set(t: &Place) -> Result<()> {
+    // A plain `slave` is one only where the rootfs is a mount of its own already.
     for (word, expected) in [("shared", json!(["shared"])), ("rshared", json!(["shared"])), ("private", json!([])),
-        ("rprivate", json!([])), ("slave", json!(["master"])), ("rslave", json!(["master"])), ("unbindable", json!(["unbindable"]))] {
+        ("rprivate", json!([])), ("rslave", json!(["master"])), ("unbindable", json!(["unbindable"]))] {
         if word.ends_with("shared") && machine().is("runc") {
             continue; // 1.1.5 makes the mount private for pivot_root(2), and leaves it so
         }
