@@ -6,7 +6,8 @@
 //!
 //! The test program is self-contained: it and the runtime can be copied into a guest. `SC_RUNTIME`
 //! says where the runtime is, `SC_IN_GUEST=1` that the machine is slow. `SC_THOROUGH=1` kills the
-//! runtime at every system call instead of some.
+//! runtime at every system call instead of some, `SC_BEYOND=1` also runs what a stand-in is known to
+//! fail.
 //!
 //! # Layout
 //!
@@ -20,6 +21,8 @@ mod cgroups;
 mod cli_contract;
 mod crash;
 mod devices;
+mod differential;
+mod escapes;
 mod hooks;
 mod lifecycle;
 mod mounts;
@@ -48,6 +51,8 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("cgroups", cgroups::TESTS),
     ("hooks", hooks::TESTS),
     ("bad_input", bad_input::TESTS),
+    ("escapes", escapes::TESTS),
+    ("differential", differential::TESTS),
     ("races", races::TESTS),
     ("crash", crash::TESTS),
 ];

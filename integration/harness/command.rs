@@ -73,11 +73,6 @@ impl Call {
         }
     }
 
-    pub fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Call {
-        self.command.env(key, value);
-        self
-    }
-
     pub fn current_dir(mut self, dir: &Path) -> Call {
         self.command.current_dir(dir);
         self

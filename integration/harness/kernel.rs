@@ -262,16 +262,6 @@ pub fn rlimit(resource: u32) -> io::Result<(u64, u64)> {
     Ok((limit.rlim_cur, limit.rlim_max))
 }
 
-/// Soft and hard limit for the calling process and what it will start.
-pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: soft,
-        rlim_max: hard,
-    };
-    // SAFETY: the kernel reads one rlimit.
-    check(unsafe { libc::setrlimit(resource as _, &limit) }.into()).map(drop)
-}
-
 /// Seconds since boot as the calling process's time namespace counts them.
 pub fn boot_seconds() -> i64 {
     let mut time = libc::timespec {

@@ -34,7 +34,6 @@ pub struct Test {
 }
 
 /// `tests! { a_sentence, another_one [Controller("memory")] }` makes the table of a file.
-
 macro_rules! tests {
     ($($name:ident $([$($need:expr),+ $(,)?])?),+ $(,)?) => {
         pub const TESTS: &[$crate::harness::Test] = &[$(

@@ -98,8 +98,18 @@ impl Cgroup {
         let mut made = vec![];
         Self::make(mount, plan, &path, &mut made)
             .inspect_err(|_| remove_made(&made))
-            .with_context(|| format!("making cgroup {}", path.display()))
+            .with_context(|| format!("linux.cgroupsPath: make cgroup {}", path.display()))
             .map(|dir| Cgroup { path, dir, made })
+    }
+
+    /// An error when the cgroup of `plan` is there and somebody's: it holds processes, or is frozen.
+    pub fn refuse_used(mount: &Path, plan: &CgroupPlan) -> Result<()> {
+        let path = mount.join(plan.path.strip_prefix("/").unwrap_or(&plan.path));
+        match Cgroup::open(&path)? {
+            Some(there) => refuse_used(there.dir())
+                .with_context(|| format!("linux.cgroupsPath: use cgroup {}", path.display())),
+            None => Ok(()),
+        }
     }
 
     fn make(

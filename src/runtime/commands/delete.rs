@@ -22,8 +22,16 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
     let Some(place) = Place::take(&global.root, id, meanwhile)? else {
         return gone();
     };
-    let Some(container) = Container::read(place)? else {
-        return remove_leftover(global, id, force);
+    let container = match Container::read(place) {
+        Ok(Some(container)) => container,
+        Ok(None) => return remove_leftover(global, id, force),
+        Err(unreadable) if force => {
+            log::warn(format!(
+                "{unreadable:#}: removed; what it named may be left"
+            ));
+            return remove_leftover(global, id, force);
+        }
+        Err(unreadable) => return Err(unreadable),
     };
     match ask(act, container.status()?, id) {
         Answer::No(why) => bail!(why),
@@ -33,14 +41,15 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
     clear(container)
 }
 
-/// A directory without a record: nothing else was made, or all else is removed.
+/// A directory without a record (nothing else was made, or all else is removed), or with one that
+/// nobody can read.
 fn remove_leftover(global: &Global, id: &str, force: bool) -> Result<()> {
     if !force {
         return Err(missing());
     }
     // Asked for once more, with the lock: reading it has used up the first place.
     match Place::take(&global.root, id, |_| Ok(()))? {
-        Some(place) if place.record()?.is_none() => place.remove(),
+        Some(place) if !matches!(place.record(), Ok(Some(_))) => place.remove(),
         _ => Ok(()),
     }
 }
@@ -65,10 +74,6 @@ fn poststop(container: &Container) -> Result<()> {
         return Ok(());
     }
     let state = State::of(&container.record, Status::Stopped).line();
-    for hook in hooks {
-        if let Err(failed) = hooks::run(std::slice::from_ref(hook), "poststop", &state) {
-            log::warn(format!("{}: {failed:#}", hook.path.display()));
-        }
-    }
+    hooks::run_all(hooks, "poststop", &state);
     Ok(())
 }

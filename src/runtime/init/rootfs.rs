@@ -31,14 +31,20 @@ impl<'p> Root<'p> {
     /// Mounts and devices, in the order of the plan.
     pub fn build(
         plan: &'p RootfsPlan,
+        sources: &[OwnedFd],
         cgroup: Option<&Path>,
         in_user_namespace: bool,
     ) -> Result<Self> {
         let fd = attach_root(plan).with_context(|| format!("root.path {:?}", plan.path))?;
         let mut late_readonly = None;
+        let mut sources = sources.iter();
         for mount in &plan.mounts {
             let describe = || format!("{} ({})", mount.field, mount.destination.display());
-            let late = mounts::perform(mount, fd.as_fd(), cgroup).with_context(describe)?;
+            let source = match mount.kind.source_of_parent() {
+                Some(_) => sources.next(),
+                None => None,
+            };
+            let late = mounts::perform(mount, fd.as_fd(), source, cgroup).with_context(describe)?;
             late_readonly = late.or(late_readonly);
         }
         if !plan.skip_dev {

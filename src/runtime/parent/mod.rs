@@ -16,8 +16,7 @@ use crate::runtime::container::{Claim, Phase, Record};
 use crate::runtime::handshake::{self, FromInit, FromParent, ParentEnd};
 use crate::runtime::hooks;
 use crate::runtime::init;
-use crate::runtime::log;
-use crate::runtime::plan::{CloneRoute, Plan};
+use crate::runtime::plan::{CloneRoute, Plan, Rlimit};
 use crate::runtime::state::State;
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, anyhow, bail};
@@ -106,10 +105,7 @@ impl Made {
             cgroup.remove()?;
         }
         let state = hook_state(&self.record, 0, "stopped");
-        if let Err(e) = hooks::run(&plan.parent.poststop, "poststop", &state) {
-            // runtime-spec config.md#poststop: logged, and the rest goes on.
-            log::warn(format!("{e:#}"));
-        }
+        hooks::run_all(&plan.parent.poststop, "poststop", &state);
         self.claim.abandon()
     }
 
@@ -149,7 +145,9 @@ impl Effects {
         cgroup_mount: &Path,
         by_fifo: bool,
     ) -> Result<(ParentEnd, Option<OwnedFd>)> {
-        // First, so that `delete --force` can clean up after a runtime that was killed here.
+        Cgroup::refuse_used(cgroup_mount, &plan.parent.cgroup)?;
+        // Before anything is made, so that `delete --force` can clean up after a runtime that was
+        // killed here; and only of a cgroup that is ours to kill.
         self.record.phase = Phase::Creating;
         self.claim.save(&self.record)?;
         self.cgroup = Some(Cgroup::create(cgroup_mount, &plan.parent.cgroup)?);
@@ -159,12 +157,7 @@ impl Effects {
             self.furnish(plan)?;
         }
         let master = self.serve(plan, &end)?;
-        // Last: init needs more descriptors than its program may be allowed.
         let (pid, _) = self.init()?;
-        for limit in &plan.parent.rlimits {
-            sys::process::set_rlimit(pid.as_raw(), limit.resource, limit.soft, limit.hard)
-                .with_context(|| format!("process.rlimits ({})", limit.name))?;
-        }
         self.record.pid = pid.as_raw();
         self.record.start_time = crate::runtime::pid::start_time(pid.as_raw())?;
         self.record.phase = Phase::Created;
@@ -186,6 +179,7 @@ impl Effects {
             }
             false => init::Start::Handshake,
         };
+        let sources = open_sources(plan)?;
         let (parent_end, init_end) = handshake::pair()?;
         let cgroup = self.cgroup.as_ref();
         match spawn::spawn(&plan.parent, cgroup.map(|c| c.dir()))? {
@@ -195,6 +189,7 @@ impl Effects {
                     plan,
                     end: init_end,
                     start,
+                    sources,
                     cgroup: cgroup.map(|c| c.path()),
                     state: &|pid, status| hook_state(&self.record, pid, status),
                 })
@@ -211,6 +206,7 @@ impl Effects {
             return Ok(());
         }
         let (pid, _) = self.init()?;
+        raise_hard_limits(pid, &plan.parent.rlimits)?;
         ids::write(
             pid.as_raw(),
             &plan.parent,
@@ -311,9 +307,36 @@ impl Effects {
         }
         // runtime-spec runtime.md#lifecycle: after a failed create, destroyed; then poststop.
         let state = hook_state(&self.record, 0, "stopped");
-        let _ = hooks::run(&plan.parent.poststop, "poststop", &state);
+        hooks::run_all(&plan.parent.poststop, "poststop", &state);
         let _ = self.claim.abandon();
     }
+}
+
+/// Init sets its limits itself, but root of a user namespace may not raise a hard one
+/// (setrlimit(2)): that is done for it before it becomes that.
+fn raise_hard_limits(pid: Pid, limits: &[Rlimit]) -> Result<()> {
+    for limit in limits {
+        let (soft, hard) = sys::process::rlimit(limit.resource)?;
+        if limit.hard > hard {
+            sys::process::set_rlimit(pid.as_raw(), limit.resource, soft, limit.hard)
+                .with_context(|| format!("process.rlimits ({})", limit.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies of what init cannot reach by path: a descriptor of ours (`/proc/self/fd/N`) leads into our
+/// mount namespace, of which init may copy nothing.
+fn open_sources(plan: &Plan) -> Result<Vec<OwnedFd>> {
+    let mounts = plan.init.rootfs.iter().flat_map(|rootfs| &rootfs.mounts);
+    mounts
+        .filter_map(|mount| {
+            let (source, recursive) = mount.kind.source_of_parent()?;
+            let tree = sys::mount::clone_tree(source, recursive)
+                .with_context(|| format!("{} ({})", mount.field, mount.destination.display()));
+            Some(tree)
+        })
+        .collect()
 }
 
 /// What hooks read on stdin.

@@ -22,7 +22,7 @@ pub fn show(plan: &Plan) -> String {
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// All that is to be done for one container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -298,6 +298,20 @@ pub enum MountKind {
     Remount {
         options: Vec<(String, Option<String>)>,
     },
+}
+
+impl MountKind {
+    /// The source of a bind that only the parent can reach, and whether it is recursive: a
+    /// descriptor of the runtime's own.
+    pub fn source_of_parent(&self) -> Option<(&Path, bool)> {
+        const OWN: [&str; 3] = ["/proc/self/fd", "/proc/thread-self/fd", "/dev/fd"];
+        match self {
+            MountKind::Bind { source, recursive } if OWN.iter().any(|d| source.starts_with(d)) => {
+                Some((source, *recursive))
+            }
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
