@@ -27,8 +27,6 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, mkfifoat, unlinkat};
-use oci_spec::runtime::Spec;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
@@ -601,26 +599,19 @@ impl Container {
         self.place.dir.as_fd()
     }
 
-    /// Its config.json, as at `create` and with what `update` has changed since; parsed.
-    pub fn config(&self) -> Result<Spec> {
-        self.config_as()
-    }
-
-    /// The same, of another type: as a `Value` it keeps what runtime-spec does not know.
-    pub fn config_as<T: DeserializeOwned>(&self) -> Result<T> {
-        let path = || self.place.path.join(CONFIG);
-        let Some(text) = self.place.text(CONFIG)? else {
-            bail!(
+    /// Its config.json: the text at `create`, with what `update` has changed since.
+    pub fn config(&self) -> Result<Vec<u8>> {
+        self.place.text(CONFIG)?.with_context(|| {
+            format!(
                 "{} is missing: the container was made without it, or it was removed",
-                path().display()
-            );
-        };
-        serde_json::from_slice(&text).with_context(|| format!("read {}", path().display()))
+                self.place.path.join(CONFIG).display()
+            )
+        })
     }
 
     /// Replaces it, atomically. The caller has the container's lock.
-    pub fn save_config(&self, config: &serde_json::Value) -> Result<()> {
-        self.place.replace_config(&serde_json::to_vec(config)?)
+    pub fn save_config(&self, text: &[u8]) -> Result<()> {
+        self.place.replace_config(text)
     }
 
     /// What it is now, from the record, the process, the cgroup and the fifo.
@@ -853,12 +844,10 @@ mod tests {
         let text = br#"{ "ociVersion": "1.2.0", "mine": 1 }"#;
         claim.save_config(text).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), text);
-        assert_eq!(load().config().unwrap().version(), "1.2.0");
-        let mut value: serde_json::Value = load().config_as().unwrap();
-        value["linux"]["resources"]["pids"]["limit"] = 7.into();
-        load().save_config(&value).unwrap();
-        assert_eq!(load().config_as::<serde_json::Value>().unwrap(), value);
-        assert_eq!(value["mine"], 1);
+        assert_eq!(load().config().unwrap(), text);
+        let changed = br#"{"ociVersion":"1.2.0","mine":2}"#;
+        load().save_config(changed).unwrap();
+        assert_eq!(load().config().unwrap(), changed);
         load().forget().unwrap();
         assert_eq!(root.names(), [""; 0]);
     }

@@ -14,16 +14,24 @@ use std::path::Path;
 
 pub fn create(global: &Global, args: &CreateArgs) -> Result<()> {
     seal::ensure()?;
-    let (plan, ask) = draw(args)?;
-    let console = console(args, &plan, true)?;
-    let made = make(global, args, &plan, &ask, console, true)?;
+    let drawn = draw(args)?;
+    let console = console(args, &drawn.plan, true)?;
+    let made = make(global, args, &drawn, console, true)?;
     // The container goes on without us: closing our ends must not end it.
     drop(made);
     Ok(())
 }
 
+/// What a container is made from.
+pub struct Drawn {
+    pub plan: Plan,
+    pub ask: Ask,
+    /// config.json as it was read.
+    pub config: Vec<u8>,
+}
+
 /// config.json to plan, with the facts of this host.
-pub fn draw(args: &CreateArgs) -> Result<(Plan, Ask)> {
+pub fn draw(args: &CreateArgs) -> Result<Drawn> {
     let bundle =
         std::path::absolute(&args.bundle).with_context(|| format!("--bundle {:?}", args.bundle))?;
     let loaded = config::load(&bundle)?;
@@ -33,7 +41,11 @@ pub fn draw(args: &CreateArgs) -> Result<(Plan, Ask)> {
     let mut plan = plan::draw(&loaded.spec, &ask)?;
     plan.warnings.extend(loaded.warnings);
     log::warn_all(&plan.warnings);
-    Ok((plan, ask))
+    Ok(Drawn {
+        plan,
+        ask,
+        config: loaded.raw,
+    })
 }
 
 /// What the caller left open is not for hooks or helpers; init lets the preserved ones through.
@@ -68,14 +80,15 @@ pub fn console(args: &CreateArgs, plan: &Plan, detach: bool) -> Result<Option<Ow
 pub fn make(
     global: &Global,
     args: &CreateArgs,
-    plan: &Plan,
-    ask: &Ask,
+    drawn: &Drawn,
     console: Option<OwnedFd>,
     by_fifo: bool,
 ) -> Result<Made> {
+    let Drawn { plan, ask, config } = drawn;
     let order = Order {
         claim: Claim::new(&global.root, &args.id)?,
         record: Record::new(plan, ask),
+        config,
         plan,
         cgroup_mount: &ask.host.cgroup_mount,
         by_fifo,

@@ -12,6 +12,5 @@ pub fn plan(bundle: &Path) -> Result<()> {
         id: "ID".to_owned(),
         ..CreateArgs::default()
     };
-    let (plan, _) = create::draw(&args)?;
-    say(&plan::show(&plan))
+    say(&plan::show(&create::draw(&args)?.plan))
 }

@@ -13,8 +13,9 @@ use std::os::fd::AsFd;
 /// Gives the container's exit status, or 0 with `--detach`.
 pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
     seal::ensure()?;
-    let (plan, ask) = create::draw(&args.create)?;
-    let console = create::console(&args.create, &plan, args.detach)?;
+    let drawn = create::draw(&args.create)?;
+    let plan = &drawn.plan;
+    let console = create::console(&args.create, plan, args.detach)?;
     let signals = match args.detach {
         true => None,
         false => Some(Signals::hold()?),
@@ -22,9 +23,9 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
     if !args.detach && !args.no_subreaper {
         sys::process::set_child_subreaper()?;
     }
-    let mut made = create::make(global, &args.create, &plan, &ask, console, false)?;
-    if let Err(e) = start(&made, &plan) {
-        made.undo(&plan);
+    let mut made = create::make(global, &args.create, &drawn, console, false)?;
+    if let Err(e) = start(&made, plan) {
+        made.undo(plan);
         return Err(e);
     }
     made.claim.unlock()?;
@@ -34,7 +35,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
     let master = made.master.take();
     let status = signals.wait(made.pid, made.pidfd.as_fd(), master)?;
     if !args.keep && made.claim.lock_again()? {
-        made.remove(&plan)?;
+        made.remove(plan)?;
     }
     Ok(status)
 }

@@ -24,10 +24,12 @@ pub fn update(global: &Global, args: &UpdateArgs) -> Result<()> {
     let container = take(global, &args.id, Act::Update)?;
     let cgroup = cgroup_of(&container, "update")?;
     let present = cgroup.text("cpu.max");
-    let update = draw(container.config_as()?, given, present.as_deref())?;
+    let recorded = serde_json::from_slice(&container.config()?).context("recorded config.json")?;
+    let update = draw(recorded, given, present.as_deref())?;
+    let config = serde_json::to_vec(&update.config)?;
     let steps = cgroup.update(&update.writes, update.check_before_update)?;
     container
-        .save_config(&update.config)
+        .save_config(&config)
         .inspect_err(|_| cgroup.take_back(&steps))
 }
 

@@ -32,6 +32,8 @@ pub struct Order<'a> {
     pub claim: Claim,
     /// As it is to be kept; `pid`, `start_time` and `phase` are filled in here.
     pub record: Record,
+    /// config.json as it was read, for later commands.
+    pub config: &'a [u8],
     pub plan: &'a Plan,
     pub cgroup_mount: &'a Path,
     /// Started later by `start` (a fifo waits), or at once by [`Made::start`].
@@ -53,7 +55,7 @@ pub struct Made {
 /// Makes the container, or leaves nothing behind.
 pub fn make(order: Order) -> Result<Made> {
     let mut made = Effects::new(order.claim, order.record);
-    let made_it = made.perform(order.plan, order.cgroup_mount, order.by_fifo);
+    let made_it = made.perform(order.plan, order.config, order.cgroup_mount, order.by_fifo);
     match made_it {
         Ok((end, master)) => {
             let Effects {
@@ -142,6 +144,7 @@ impl Effects {
     fn perform(
         &mut self,
         plan: &Plan,
+        config: &[u8],
         cgroup_mount: &Path,
         by_fifo: bool,
     ) -> Result<(ParentEnd, Option<OwnedFd>)> {
@@ -156,6 +159,8 @@ impl Effects {
             self.map_ids(plan, &end)?;
             self.furnish(plan)?;
         }
+        // Here because init does not wait for it.
+        self.claim.save_config(config)?;
         let master = self.serve(plan, &end)?;
         let (pid, _) = self.init()?;
         self.record.pid = pid.as_raw();
