@@ -19,6 +19,7 @@ mod harness;
 mod bad_input;
 mod cgroups;
 mod cli_contract;
+mod control;
 mod crash;
 mod devices;
 mod differential;
@@ -49,6 +50,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("devices", devices::TESTS),
     ("namespaces", namespaces::TESTS),
     ("cgroups", cgroups::TESTS),
+    ("control", control::TESTS),
     ("hooks", hooks::TESTS),
     ("bad_input", bad_input::TESTS),
     ("escapes", escapes::TESTS),
