@@ -297,7 +297,9 @@ fn only_what_is_given_changes(t: &Place) -> Result<()> {
             )
             .set("/linux/resources/pids", json!({ "limit": 50 })),
     )?;
-    let steps: &[(&[&str], &[(&str, &str)])] = &[
+    /// Options, and what then is in which files.
+    type Step<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+    let steps: &[Step] = &[
         (
             &["--pids-limit", "40"],
             &[("pids.max", "40"), ("cpu.max", "50000 200000")],
