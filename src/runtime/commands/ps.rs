@@ -5,7 +5,7 @@ use crate::runtime::cli::{Global, ListFormat};
 use crate::runtime::container::Container;
 use anyhow::{Context, Result, bail};
 use std::ffi::OsString;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// `options` are those of ps(1), for the table.
 pub fn ps(global: &Global, id: &str, format: ListFormat, options: &[OsString]) -> Result<()> {
@@ -38,7 +38,6 @@ fn table(options: &[OsString]) -> Result<String> {
     };
     let output = Command::new("ps")
         .args(options)
-        .stdin(Stdio::inherit())
         .output()
         .context("run ps: is it installed (package procps), and in $PATH?")?;
     if !output.status.success() {
