@@ -57,13 +57,27 @@ mod tests {
 
     #[test]
     fn each_kind_goes_to_the_one_who_runs_it() {
-        let kinds = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+        let kinds = [
+            "prestart",
+            "createRuntime",
+            "createContainer",
+            "startContainer",
+            "poststart",
+            "poststop",
+        ];
         let asked: Value = kinds
             .map(|kind| (kind.to_owned(), json!([{"path": format!("/{kind}")}])))
             .into_iter()
             .collect();
         let (parent, init) = plan(asked).unwrap();
-        let lists = [&parent.prestart, &parent.create_runtime, &init.create_container, &init.start_container, &parent.poststart, &parent.poststop];
+        let lists = [
+            &parent.prestart,
+            &parent.create_runtime,
+            &init.create_container,
+            &init.start_container,
+            &parent.poststart,
+            &parent.poststop,
+        ];
         for (kind, list) in kinds.iter().zip(lists) {
             let expected = Hook {
                 path: format!("/{kind}").into(),
@@ -90,10 +104,13 @@ mod tests {
     #[test]
     fn a_timeout_must_be_some_seconds() {
         for timeout in [0, -1] {
-            let asked = json!({"createRuntime": [{"path": "/a"}, {"path": "/b", "timeout": timeout}]});
+            let asked =
+                json!({"createRuntime": [{"path": "/a"}, {"path": "/b", "timeout": timeout}]});
             assert_eq!(
                 plan(asked).unwrap_err().to_string(),
-                format!("hooks.createRuntime[1].timeout: {timeout} is not a number of seconds above 0")
+                format!(
+                    "hooks.createRuntime[1].timeout: {timeout} is not a number of seconds above 0"
+                )
             );
         }
     }

@@ -379,7 +379,8 @@ mod tests {
     }
 
     fn tmpfs(options: &[&str]) -> Mount {
-        let mount = json!({"destination": "/m", "type": "tmpfs", "source": "s", "options": options});
+        let mount =
+            json!({"destination": "/m", "type": "tmpfs", "source": "s", "options": options});
         plan(mount).unwrap().0
     }
 
@@ -410,7 +411,11 @@ mod tests {
             (&["ro", "rw"], 0, 0x1),
             (&["rw", "ro"], 0x1, 0),
             (&["nosuid", "nodev", "noexec"], 0xe, 0),
-            (&["nosuid", "nodev", "noexec", "suid", "dev", "exec"], 0, 0xe),
+            (
+                &["nosuid", "nodev", "noexec", "suid", "dev", "exec"],
+                0,
+                0xe,
+            ),
             (&["nodiratime"], 0x80, 0),
             (&["nodiratime", "diratime"], 0, 0x80),
             (&["nosymfollow"], 0x20_0000, 0),
@@ -435,9 +440,24 @@ mod tests {
     #[test]
     fn every_attribute_has_a_recursive_twin() {
         let words = [
-            "ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "relatime",
-            "norelatime", "noatime", "atime", "strictatime", "nostrictatime", "diratime",
-            "nodiratime", "symfollow", "nosymfollow",
+            "ro",
+            "rw",
+            "suid",
+            "nosuid",
+            "dev",
+            "nodev",
+            "exec",
+            "noexec",
+            "relatime",
+            "norelatime",
+            "noatime",
+            "atime",
+            "strictatime",
+            "nostrictatime",
+            "diratime",
+            "nodiratime",
+            "symfollow",
+            "nosymfollow",
         ];
         for word in words {
             let (here, below) = (bind(&["bind", word]), bind(&["rbind", &format!("r{word}")]));
@@ -452,7 +472,14 @@ mod tests {
     #[test]
     fn propagation_is_a_list_in_its_order() {
         let words = [
-            "private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable",
+            "private",
+            "rprivate",
+            "shared",
+            "rshared",
+            "slave",
+            "rslave",
+            "unbindable",
+            "runbindable",
         ];
         let (p, h, s, u, rec) = (1 << 18, 1 << 20, 1 << 19, 1 << 17, 1 << 14);
         assert_eq!(
@@ -464,12 +491,21 @@ mod tests {
     #[test]
     fn the_rest_are_parameters_of_the_file_system() {
         for (options, expected) in [
-            (&["size=64k", "mode=755", "x"][..], &["size=64k", "mode=755", "x"][..]),
+            (
+                &["size=64k", "mode=755", "x"][..],
+                &["size=64k", "mode=755", "x"][..],
+            ),
             (&["a=b=c", "e="], &["a=b=c", "e="]),
             (&["size=1", "ro", "nosuid"], &["ro", "size=1"]),
             (&["ro", "rw"], &[]),
-            (&["sync", "dirsync", "lazytime", "mand"], &["sync", "dirsync", "lazytime", "mand"]),
-            (&["sync", "async", "lazytime", "nolazytime", "mand", "nomand"], &[]),
+            (
+                &["sync", "dirsync", "lazytime", "mand"],
+                &["sync", "dirsync", "lazytime", "mand"],
+            ),
+            (
+                &["sync", "async", "lazytime", "nolazytime", "mand", "nomand"],
+                &[],
+            ),
             (&["async", "sync"], &["sync"]),
             (&["defaults", "silent", "iversion"], &[]),
         ] {
@@ -481,7 +517,10 @@ mod tests {
     fn a_remount_says_to_the_file_system_what_was_said() {
         for (options, expected) in [
             (&["remount", "ro", "nosuid"][..], &["ro"][..]),
-            (&["rw", "remount", "async", "size=1"], &["rw", "async", "size=1"]),
+            (
+                &["rw", "remount", "async", "size=1"],
+                &["rw", "async", "size=1"],
+            ),
             (&["remount", "nodev"], &[]),
             (&["remount", "bind", "ro", "sync"], &[]),
         ] {
@@ -497,10 +536,23 @@ mod tests {
             (Some("bind"), &[][..], "/s", "/s", false),
             (Some("none"), &["bind"], "/s", "/s", false),
             (None, &["rbind"], "/proc/self/fd/3", "/proc/self/fd/3", true),
-            (Some("tmpfs"), &["rbind", "bind"], "data/x", "/bundle/data/x", true),
-            (Some("bind"), &["sync", "lazytime"], "./d", "/bundle/./d", false),
+            (
+                Some("tmpfs"),
+                &["rbind", "bind"],
+                "data/x",
+                "/bundle/data/x",
+                true,
+            ),
+            (
+                Some("bind"),
+                &["sync", "lazytime"],
+                "./d",
+                "/bundle/./d",
+                false,
+            ),
         ] {
-            let mount = json!({"destination": "/m", "type": fstype, "source": source, "options": options});
+            let mount =
+                json!({"destination": "/m", "type": fstype, "source": source, "options": options});
             let kind = plan(mount).unwrap().0.kind;
             let expected = MountKind::Bind {
                 source: expected.into(),
@@ -522,7 +574,10 @@ mod tests {
         assert_eq!((copied.kind, copied.attr.set), (expected, 1));
         let dev = json!({"destination": "/dev/", "type": "tmpfs", "options": ["ro", "mode=755"]});
         let dev = plan(dev).unwrap().0;
-        assert_eq!((parameters(&dev), dev.attr.set), (vec!["mode=755".to_owned()], 1));
+        assert_eq!(
+            (parameters(&dev), dev.attr.set),
+            (vec!["mode=755".to_owned()], 1)
+        );
     }
 
     #[test]

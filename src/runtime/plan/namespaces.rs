@@ -32,12 +32,11 @@ pub fn draw(linux: &Linux, ask: &Ask, parent: &mut ParentPlan, init: &mut InitPl
     init.join = joins(all, ask.host.rootless);
     init.new_user_namespace = new(user);
     init.in_user_namespace = wanted(all, user).is_some();
-    parent.clone.route = match joined(user).is_some()
-        || init.new_user_namespace && !init.join.is_empty()
-    {
-        true => CloneRoute::Joiner,
-        false => CloneRoute::Direct,
-    };
+    parent.clone.route =
+        match joined(user).is_some() || init.new_user_namespace && !init.join.is_empty() {
+            true => CloneRoute::Joiner,
+            false => CloneRoute::Direct,
+        };
     if init.new_user_namespace {
         parent.uid_map = map(linux.uid_mappings());
         parent.gid_map = map(linux.gid_mappings());
@@ -212,7 +211,10 @@ mod tests {
             plan(json!({}), &ask()),
             (ParentPlan::default(), InitPlan::default())
         );
-        assert_eq!(plan(namespaces("ipc="), &ask()).0.clone.new, libc::CLONE_NEWIPC as u64);
+        assert_eq!(
+            plan(namespaces("ipc="), &ask()).0.clone.new,
+            libc::CLONE_NEWIPC as u64
+        );
     }
 
     #[test]
@@ -285,14 +287,19 @@ mod tests {
             let mut value = namespaces(asked);
             let line = |(host, size): &(u32, u32)| json!({"hostID": host, "size": size});
             value["gidMappings"] = gids.iter().map(line).collect();
-            assert_eq!(may_set_groups(&linux(value), &caller), allowed, "{asked} {gids:?}");
+            assert_eq!(
+                may_set_groups(&linux(value), &caller),
+                allowed,
+                "{asked} {gids:?}"
+            );
         }
     }
 
     #[test]
     fn offsets_of_time_are_the_parents_to_write() {
         let mut value = namespaces("time pid");
-        value["timeOffsets"] = json!({"monotonic": {"secs": -7}, "boottime": {"secs": 1, "nanosecs": 5}});
+        value["timeOffsets"] =
+            json!({"monotonic": {"secs": -7}, "boottime": {"secs": 1, "nanosecs": 5}});
         let (parent, _) = plan(value.clone(), &ask());
         let all = parent.time_offsets.iter();
         let lines: Vec<_> = all.map(|o| (o.clock.as_str(), o.secs, o.nanos)).collect();
@@ -304,9 +311,12 @@ mod tests {
 
     #[test]
     fn network_devices_are_moved_in_the_order_of_their_names() {
-        let asked = json!({"netDevices": {"eth1": {"name": "a"}, "eth0": {}, "eth2": {"name": ""}}});
+        let asked =
+            json!({"netDevices": {"eth1": {"name": "a"}, "eth0": {}, "eth2": {"name": ""}}});
         let devices = plan(asked, &ask()).0.net_devices;
-        let names = devices.iter().map(|d| (d.host_name.as_str(), d.new_name.as_deref()));
+        let names = devices
+            .iter()
+            .map(|d| (d.host_name.as_str(), d.new_name.as_deref()));
         let expected = [("eth0", None), ("eth1", Some("a")), ("eth2", None)];
         assert_eq!(names.collect::<Vec<_>>(), expected);
     }

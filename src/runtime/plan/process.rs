@@ -6,9 +6,7 @@
 
 use super::{Ask, Caps, ProcessPlan, Rlimit, scheduling};
 use anyhow::{Result, anyhow, bail};
-use oci_spec::runtime::{
-    Capabilities, Capability, LinuxCapabilities, PosixRlimitType, Process,
-};
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, PosixRlimitType, Process};
 use std::collections::BTreeSet;
 
 /// The process, and warnings: what was asked for and cannot be had, but stops nothing.
@@ -351,7 +349,11 @@ mod tests {
             let mut ask = ask();
             ask.host.last_cap = last_cap;
             let (plan, said) = draw(&process(json!({ "capabilities": asked })), &ask).unwrap();
-            assert_eq!((plan.caps, said), (Some(caps), warnings.into_iter().map(String::from).collect()), "{asked}");
+            assert_eq!(
+                (plan.caps, said),
+                (Some(caps), warnings.into_iter().map(String::from).collect()),
+                "{asked}"
+            );
         }
     }
 

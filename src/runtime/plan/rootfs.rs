@@ -176,7 +176,10 @@ mod tests {
                 let asked = json!({"path": path, "readonly": readonly});
                 let root: Root = serde_json::from_value(asked).unwrap();
                 let plan = draw(&root, &Linux::default(), vec![], &ask()).unwrap();
-                assert_eq!((plan.path.as_path(), plan.readonly), (Path::new(expected), readonly));
+                assert_eq!(
+                    (plan.path.as_path(), plan.readonly),
+                    (Path::new(expected), readonly)
+                );
             }
         }
     }
@@ -197,7 +200,11 @@ mod tests {
             (Some("unbindable"), private | rec, Some(unbindable)),
             (Some("runbindable"), private | rec, Some(unbindable | rec)),
         ] {
-            assert_eq!(propagation(word, false).unwrap(), (initial, last), "{word:?}");
+            assert_eq!(
+                propagation(word, false).unwrap(),
+                (initial, last),
+                "{word:?}"
+            );
         }
         for (word, no_pivot, message) in [
             (
@@ -291,9 +298,15 @@ mod tests {
         };
         let plan = |kind| plan(json!({}), vec![dev(kind)]).unwrap();
         let bound = plan(bind);
-        assert_eq!((bound.skip_dev, bound.devices, bound.symlinks), (true, vec![], vec![]));
+        assert_eq!(
+            (bound.skip_dev, bound.devices, bound.symlinks),
+            (true, vec![], vec![])
+        );
         let own = plan(MountKind::Remount { options: vec![] });
-        assert_eq!((own.skip_dev, own.devices.len(), own.symlinks.len()), (false, 6, 5));
+        assert_eq!(
+            (own.skip_dev, own.devices.len(), own.symlinks.len()),
+            (false, 6, 5)
+        );
     }
 
     #[test]
@@ -303,7 +316,10 @@ mod tests {
             vec![],
         )
         .unwrap();
-        assert_eq!(tree.masked_paths, [PathBuf::from("/a"), PathBuf::from("/c")]);
+        assert_eq!(
+            tree.masked_paths,
+            [PathBuf::from("/a"), PathBuf::from("/c")]
+        );
         assert_eq!(tree.readonly_paths, [PathBuf::from("/x")]);
         assert!(!tree.shares_mount_namespace);
         assert!(plan(json!({}), vec![]).unwrap().shares_mount_namespace);

@@ -45,15 +45,21 @@ fn parent(plan: &ParentPlan, out: &mut Lines) {
     if let Some(path) = &plan.clone.pid_namespace {
         out.act(format!("enter pid namespace {path:?} for the clone"));
     }
+    if !plan.time_offsets.is_empty() {
+        out.act("new time namespace");
+    }
     for offset in &plan.time_offsets {
         let (clock, secs, nanos) = (&offset.clock, offset.secs, offset.nanos);
-        out.act(format!("new time namespace, {clock} {secs}s {nanos}ns"));
+        out.act(format!("offset {clock} by {secs}s {nanos}ns"));
     }
     let route = match plan.clone.route {
         CloneRoute::Direct => "clone",
         CloneRoute::Joiner => "clone joiner, which clones",
     };
-    out.act(format!("{route}{}", words(" new", &new_namespaces(plan.clone.new))));
+    out.act(format!(
+        "{route}{}",
+        words(" new", &new_namespaces(plan.clone.new))
+    ));
     id_map("uid", &plan.uid_map, out);
     id_map("gid", &plan.gid_map, out);
     if let Some(score) = plan.oom_score_adj {
@@ -61,7 +67,10 @@ fn parent(plan: &ParentPlan, out: &mut Lines) {
     }
     for device in &plan.net_devices {
         let name = device.new_name.as_ref().unwrap_or(&device.host_name);
-        out.act(format!("move network device {:?} in as {name:?}", device.host_name));
+        out.act(format!(
+            "move network device {:?} in as {name:?}",
+            device.host_name
+        ));
     }
     hooks("prestart", &plan.prestart, out);
     hooks("createRuntime", &plan.create_runtime, out);
@@ -71,7 +80,10 @@ fn parent(plan: &ParentPlan, out: &mut Lines) {
             n => n.to_string(),
         };
         let (soft, hard) = (value(limit.soft), value(limit.hard));
-        out.act(format!("limit {} ({}) {soft} {hard}", limit.name, limit.resource));
+        out.act(format!(
+            "limit {} ({}) {soft} {hard}",
+            limit.name, limit.resource
+        ));
     }
     hooks("poststart", &plan.poststart, out);
     hooks("poststop", &plan.poststop, out);
@@ -87,7 +99,9 @@ fn cgroup(plan: &CgroupPlan, out: &mut Lines) {
             None => String::new(),
         };
         let (file, value, field) = (&write.file, &write.value, &write.field);
-        out.act(format!("write {file} = {value:?}{optional}{instead} ({field})"));
+        out.act(format!(
+            "write {file} = {value:?}{optional}{instead} ({field})"
+        ));
     }
     if plan.check_before_update {
         out.act("refuse a memory limit below what is in use");
@@ -97,7 +111,10 @@ fn cgroup(plan: &CgroupPlan, out: &mut Lines) {
             true => ", if allowed to",
             false => "",
         };
-        out.act(format!("load device program of {} instructions{optional}", program.len()));
+        out.act(format!(
+            "load device program of {} instructions{optional}",
+            program.len()
+        ));
     }
 }
 
@@ -114,9 +131,13 @@ fn id_map(kind: &str, map: &[IdMap], out: &mut Lines) {
 
 fn hooks(kind: &str, hooks: &[Hook], out: &mut Lines) {
     for hook in hooks {
-        let timeout = hook.timeout.map_or(String::new(), |s| format!(", {s}s at most"));
+        let timeout = hook
+            .timeout
+            .map_or(String::new(), |s| format!(", {s}s at most"));
         let (path, args, env) = (&hook.path, &hook.args, &hook.env);
-        out.act(format!("run {kind} hook {path:?} {args:?} env {env:?}{timeout}"));
+        out.act(format!(
+            "run {kind} hook {path:?} {args:?} env {env:?}{timeout}"
+        ));
     }
 }
 
@@ -141,7 +162,10 @@ fn init(plan: &InitPlan, out: &mut Lines) {
         hooks("createContainer", &plan.create_container, out);
         enter(tree, out);
     }
-    for (what, name) in [("hostname", &plan.hostname), ("domainname", &plan.domainname)] {
+    for (what, name) in [
+        ("hostname", &plan.hostname),
+        ("domainname", &plan.domainname),
+    ] {
         if let Some(name) = name {
             out.act(format!("{what} {name:?}"));
         }
@@ -175,7 +199,9 @@ fn build(tree: &RootfsPlan, bind: bool, out: &mut Lines) {
             libc::S_IFIFO => "fifo",
             _ => "char",
         };
-        let verb = if bind { "bind or make" } else { "make" };
+        // A pipe can be made in any user namespace.
+        let bound = bind && d.kind != libc::S_IFIFO;
+        let verb = if bound { "bind the host's" } else { "make" };
         let (path, major, minor, mode) = (d.path.display(), d.major, d.minor, d.mode);
         let (uid, gid, field) = (d.uid, d.gid, &d.field);
         out.act(format!(
@@ -211,7 +237,10 @@ fn mount(mount: &Mount, out: &mut Lines) {
             copy_up,
         } => {
             let filled = if *copy_up { ", filled from below" } else { "" };
-            format!("mount {fstype} {source:?} on {to}{}{filled}", parameters(options))
+            format!(
+                "mount {fstype} {source:?} on {to}{}{filled}",
+                parameters(options)
+            )
         }
         MountKind::Bind { source, recursive } => {
             let verb = if *recursive { "rbind" } else { "bind" };
@@ -300,10 +329,12 @@ fn new_namespaces(bits: u64) -> Vec<&'static str> {
 
 /// ` title a b`, or nothing.
 fn words(title: &str, all: &[impl AsRef<str>]) -> String {
-    all.iter().enumerate().fold(String::new(), |text, (i, word)| {
-        let before = if i == 0 { title } else { "" };
-        format!("{text}{before} {}", word.as_ref())
-    })
+    all.iter()
+        .enumerate()
+        .fold(String::new(), |text, (i, word)| {
+            let before = if i == 0 { title } else { "" };
+            format!("{text}{before} {}", word.as_ref())
+        })
 }
 
 fn identity(process: &ProcessPlan, out: &mut Lines) {
@@ -338,7 +369,11 @@ fn identity(process: &ProcessPlan, out: &mut Lines) {
             ("ambient", caps.ambient),
         ] {
             let names = process::names(mask);
-            let names = if mask == 0 { "none".to_owned() } else { names.join(" ") };
+            let names = if mask == 0 {
+                "none".to_owned()
+            } else {
+                names.join(" ")
+            };
             out.act(format!("{set} capabilities {names}"));
         }
     }
@@ -357,13 +392,20 @@ fn scheduling(process: &ProcessPlan, out: &mut Lines) {
         ));
     }
     if let Some(value) = process.io_priority {
-        out.act(format!("io priority class {} level {}", value >> 13, value & 0x1fff));
+        out.act(format!(
+            "io priority class {} level {}",
+            value >> 13,
+            value & 0x1fff
+        ));
     }
     if let Some(value) = process.personality {
         out.act(format!("personality {value:#x}"));
     }
     if let Some(policy) = &process.memory_policy {
-        out.act(format!("memory policy {:#x} nodes {:?}", policy.mode, policy.nodes));
+        out.act(format!(
+            "memory policy {:#x} nodes {:?}",
+            policy.mode, policy.nodes
+        ));
     }
 }
 
@@ -376,7 +418,9 @@ mod tests {
 
     /// Renewed with `RENEW=1 cargo test --lib plan::show`; then read the difference.
     fn compare(name: &str, ask: &Ask) {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("bundles/examples").join(name);
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("bundles/examples")
+            .join(name);
         let text = fs::read_to_string(dir.join("config.json")).unwrap();
         let plan = draw(&serde_json::from_str(&text).unwrap(), ask).unwrap();
         let golden = dir.join("plan.txt");
