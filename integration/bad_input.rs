@@ -37,7 +37,18 @@ fn refused(t: &Place, bundle: &Bundle, words: &[&str]) {
 }
 
 fn text_that_is_not_json_is_refused(t: &Place) -> Result<()> {
-    for text in ["", "{", "null", "[]", "42", "{}{", "{\"process\":", "\u{0}", "{\"process\": {}}", "\u{feff}nonsense"] {
+    for text in [
+        "",
+        "{",
+        "null",
+        "[]",
+        "42",
+        "{}{",
+        "{\"process\":",
+        "\u{0}",
+        "{\"process\": {}}",
+        "\u{feff}nonsense",
+    ] {
         if text == "null" && machine().is("runc") {
             continue; // 1.1.5 panics
         }
@@ -56,8 +67,16 @@ fn wrong_types() -> Vec<(&'static str, Value, &'static str)> {
         ("/process/env", json!({}), "process.env"),
         ("/process/user/uid", json!("root"), "process.user.uid"),
         ("/process/user/uid", json!(-1), "process.user.uid"),
-        ("/process/user/uid", json!(4294967296u64), "process.user.uid"),
-        ("/process/user/additionalGids", json!([-5]), "process.user.additionalGids"),
+        (
+            "/process/user/uid",
+            json!(4294967296u64),
+            "process.user.uid",
+        ),
+        (
+            "/process/user/additionalGids",
+            json!([-5]),
+            "process.user.additionalGids",
+        ),
         ("/process/terminal", json!("yes"), "process.terminal"),
         ("/process/rlimits", json!({}), "process.rlimits"),
         ("/process/oomScoreAdj", json!("high"), "process.oomScoreAdj"),
@@ -69,12 +88,32 @@ fn wrong_types() -> Vec<(&'static str, Value, &'static str)> {
         ("/mounts/0/destination", json!(1), "mounts[0].destination"),
         ("/mounts/1/options", json!("ro"), "mounts[1].options"),
         ("/linux/namespaces", json!({}), "linux.namespaces"),
-        ("/linux/namespaces/0/type", json!(3), "linux.namespaces[0].type"),
-        ("/linux/resources/memory", json!({ "limit": "lots" }), "linux.resources.memory.limit"),
-        ("/linux/resources/pids", json!({ "limit": 1.5 }), "linux.resources.pids.limit"),
+        (
+            "/linux/namespaces/0/type",
+            json!(3),
+            "linux.namespaces[0].type",
+        ),
+        (
+            "/linux/resources/memory",
+            json!({ "limit": "lots" }),
+            "linux.resources.memory.limit",
+        ),
+        (
+            "/linux/resources/pids",
+            json!({ "limit": 1.5 }),
+            "linux.resources.pids.limit",
+        ),
         ("/linux/maskedPaths", json!("/proc"), "linux.maskedPaths"),
-        ("/linux/sysctl", json!({ "kernel.msgmax": 5 }), "linux.sysctl"),
-        ("/linux/uidMappings", json!([{ "containerID": -1, "hostID": 0, "size": 1 }]), "linux.uidMappings[0].containerID"),
+        (
+            "/linux/sysctl",
+            json!({ "kernel.msgmax": 5 }),
+            "linux.sysctl",
+        ),
+        (
+            "/linux/uidMappings",
+            json!([{ "containerID": -1, "hostID": 0, "size": 1 }]),
+            "linux.uidMappings[0].containerID",
+        ),
         ("/hooks", json!([]), "hooks"),
         ("/annotations", json!({ "a": 1 }), "annotations"),
     ]
@@ -107,36 +146,111 @@ fn impossible_values_are_refused_by_json_path(t: &Place) -> Result<()> {
         (base().set("/process/cwd", "/a\0b"), "process.cwd"),
         (base().set("/process/args", json!(["a\0b"])), "process.args"),
         (base().set("/process/env", json!(["A=\0"])), "process.env"),
-        (base().set("/process/rlimits", json!([{ "type": "RLIMIT_NOFILE", "soft": 2, "hard": 1 }])), "process.rlimits[0]"),
+        (
+            base().set(
+                "/process/rlimits",
+                json!([{ "type": "RLIMIT_NOFILE", "soft": 2, "hard": 1 }]),
+            ),
+            "process.rlimits[0]",
+        ),
         (base().set("/root/path", ""), "root.path"),
         (base().set("/root/path", "a\0b"), "root.path"),
         (base().set("/hostname", "a\0b"), "hostname"),
         (base().set("/hostname", "x".repeat(65)), "hostname"),
         (base().without_namespace("uts"), "hostname"),
         (base().without_namespace("mount"), "linux.namespaces"),
-        (base().push("/linux/namespaces", json!({ "type": "pid" })), "linux.namespaces"),
-        (base().push("/linux/namespaces", json!({ "type": "made-up" })), "linux.namespaces[6]"),
-        (base().join("network", std::path::Path::new("/no/such/namespace")), "/no/such/namespace"),
-        (base().join("network", std::path::Path::new("/etc/passwd")), "/etc/passwd"),
-        (base().join("network", std::path::Path::new("/proc/self/ns/uts")), "/proc/self/ns/uts"),
+        (
+            base().push("/linux/namespaces", json!({ "type": "pid" })),
+            "linux.namespaces",
+        ),
+        (
+            base().push("/linux/namespaces", json!({ "type": "made-up" })),
+            "linux.namespaces[6]",
+        ),
+        (
+            base().join("network", std::path::Path::new("/no/such/namespace")),
+            "/no/such/namespace",
+        ),
+        (
+            base().join("network", std::path::Path::new("/etc/passwd")),
+            "/etc/passwd",
+        ),
+        (
+            base().join("network", std::path::Path::new("/proc/self/ns/uts")),
+            "/proc/self/ns/uts",
+        ),
         (base().namespace("user"), "linux.uidMappings"),
-        (base().set("/linux/uidMappings", json!([{ "containerID": 0, "hostID": 0, "size": 1 }])), "linux.uidMappings"),
-        (base().mount(json!({ "destination": "" , "type": "tmpfs" })), "mounts[7].destination"),
-        (base().mount(json!({ "destination": "/a\0b", "type": "tmpfs" })), "mounts[7].destination"),
-        (base().mount(json!({ "destination": "/x", "type": "bind", "options": ["bind"] })), "mounts[7]"),
-        (base().set("/linux/cgroupsPath", "../../up"), "linux.cgroupsPath"),
-        (base().set("/linux/cgroupsPath", "/a\0b"), "linux.cgroupsPath"),
-        (base().set("/linux/resources/memory", json!({ "limit": -2 })), "linux.resources.memory.limit"),
-        (base().set("/linux/resources/memory", json!({ "swap": 1048576 })), "linux.resources.memory.swap"),
-        (base().set("/linux/resources/unified", json!({ "a/b": "1" })), "linux.resources.unified"),
-        (base().set("/linux/resources/unified", json!({ "../x": "1" })), "linux.resources.unified"),
-        (base().set("/linux/sysctl", json!({ "kernel.panic": "1" })), "kernel.panic"),
-        (base().set("/linux/sysctl", json!({ "kernel/../../../x": "1" })), "linux.sysctl"),
-        (base().set("/linux/rootfsPropagation", "up"), "linux.rootfsPropagation"),
-        (base().set("/linux/maskedPaths", json!(["relative"])), "linux.maskedPaths[0]"),
-        (base().set("/linux/readonlyPaths", json!(["relative"])), "linux.readonlyPaths[0]"),
-        (base().set("/linux/timeOffsets", json!({ "boottime": { "secs": 1 } })), "linux.timeOffsets"),
-        (base().set("/linux/devices", json!([{ "path": "/dev/x", "type": "z" }])), "linux.devices[0].type"),
+        (
+            base().set(
+                "/linux/uidMappings",
+                json!([{ "containerID": 0, "hostID": 0, "size": 1 }]),
+            ),
+            "linux.uidMappings",
+        ),
+        (
+            base().mount(json!({ "destination": "" , "type": "tmpfs" })),
+            "mounts[7].destination",
+        ),
+        (
+            base().mount(json!({ "destination": "/a\0b", "type": "tmpfs" })),
+            "mounts[7].destination",
+        ),
+        (
+            base().mount(json!({ "destination": "/x", "type": "bind", "options": ["bind"] })),
+            "mounts[7]",
+        ),
+        (
+            base().set("/linux/cgroupsPath", "../../up"),
+            "linux.cgroupsPath",
+        ),
+        (
+            base().set("/linux/cgroupsPath", "/a\0b"),
+            "linux.cgroupsPath",
+        ),
+        (
+            base().set("/linux/resources/memory", json!({ "limit": -2 })),
+            "linux.resources.memory.limit",
+        ),
+        (
+            base().set("/linux/resources/memory", json!({ "swap": 1048576 })),
+            "linux.resources.memory.swap",
+        ),
+        (
+            base().set("/linux/resources/unified", json!({ "a/b": "1" })),
+            "linux.resources.unified",
+        ),
+        (
+            base().set("/linux/resources/unified", json!({ "../x": "1" })),
+            "linux.resources.unified",
+        ),
+        (
+            base().set("/linux/sysctl", json!({ "kernel.panic": "1" })),
+            "kernel.panic",
+        ),
+        (
+            base().set("/linux/sysctl", json!({ "kernel/../../../x": "1" })),
+            "linux.sysctl",
+        ),
+        (
+            base().set("/linux/rootfsPropagation", "up"),
+            "linux.rootfsPropagation",
+        ),
+        (
+            base().set("/linux/maskedPaths", json!(["relative"])),
+            "linux.maskedPaths[0]",
+        ),
+        (
+            base().set("/linux/readonlyPaths", json!(["relative"])),
+            "linux.readonlyPaths[0]",
+        ),
+        (
+            base().set("/linux/timeOffsets", json!({ "boottime": { "secs": 1 } })),
+            "linux.timeOffsets",
+        ),
+        (
+            base().set("/linux/devices", json!([{ "path": "/dev/x", "type": "z" }])),
+            "linux.devices[0].type",
+        ),
     ];
     let mut wrong = Vec::new();
     for (bundle, place) in table {
@@ -145,8 +259,16 @@ fn impossible_values_are_refused_by_json_path(t: &Place) -> Result<()> {
         bundle.write(t, &id)?;
         let out = t.call(["create", "--bundle", &bundle.dir.display().to_string(), &id])?;
         let lines = out.stderr.trim_end().lines().count();
-        if out.status != 1 || lines != 1 || !out.stderr.contains(place) || out.stderr.contains("panicked") {
-            wrong.push(format!("{place}: status {}, {lines} lines: {}", out.status, out.stderr.trim()));
+        if out.status != 1
+            || lines != 1
+            || !out.stderr.contains(place)
+            || out.stderr.contains("panicked")
+        {
+            wrong.push(format!(
+                "{place}: status {}, {lines} lines: {}",
+                out.status,
+                out.stderr.trim()
+            ));
         }
         if !t.recorded().is_empty() {
             t.call(["delete", "--force", &id])?.ok();
@@ -164,23 +286,50 @@ fn what_is_not_done_yet_is_refused_by_name(t: &Place) -> Result<()> {
     let source = t.path("source");
     fs::create_dir(&source)?;
     for (pointer, value, name) in [
-        ("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW" }), "linux.seccomp"),
-        ("/process/apparmorProfile", json!("some"), "process.apparmorProfile"),
-        ("/process/selinuxLabel", json!("a:b:c:d"), "process.selinuxLabel"),
+        (
+            "/linux/seccomp",
+            json!({ "defaultAction": "SCMP_ACT_ALLOW" }),
+            "linux.seccomp",
+        ),
+        (
+            "/process/apparmorProfile",
+            json!("some"),
+            "process.apparmorProfile",
+        ),
+        (
+            "/process/selinuxLabel",
+            json!("a:b:c:d"),
+            "process.selinuxLabel",
+        ),
         ("/linux/mountLabel", json!("a:b:c:d"), "linux.mountLabel"),
     ] {
         refused(t, &t.bundle().args(&["true"]).set(pointer, value), &[name]);
     }
     let idmapped = json!({ "destination": "/x", "source": source, "type": "bind", "options": ["bind"], "uidMappings": maps, "gidMappings": maps });
-    refused(t, &t.bundle().args(&["true"]).mount(idmapped), &["mounts[7]"]);
+    refused(
+        t,
+        &t.bundle().args(&["true"]).mount(idmapped),
+        &["mounts[7]"],
+    );
     for option in ["idmap", "ridmap"] {
-        refused(t, &t.bundle().args(&["true"]).bind(&source, "/x", &["bind", option]), &["mounts[7]", option]);
+        refused(
+            t,
+            &t.bundle()
+                .args(&["true"])
+                .bind(&source, "/x", &["bind", option]),
+            &["mounts[7]", option],
+        );
     }
     Ok(())
 }
 
 fn create(t: &Place, bundle: &std::path::Path) -> Result<crate::harness::Outcome> {
-    t.call(["create", "--bundle", &bundle.display().to_string(), &t.fresh_id()])
+    t.call([
+        "create",
+        "--bundle",
+        &bundle.display().to_string(),
+        &t.fresh_id(),
+    ])
 }
 
 fn a_missing_config_is_refused(t: &Place) -> Result<()> {
@@ -212,7 +361,13 @@ fn an_endless_config_is_refused(t: &Place) -> Result<()> {
 }
 
 fn a_missing_rootfs_is_refused(t: &Place) -> Result<()> {
-    refused(t, &t.bundle().args(&["true"]).set("/root/path", "no-such-rootfs"), &["no-such-rootfs"]);
+    refused(
+        t,
+        &t.bundle()
+            .args(&["true"])
+            .set("/root/path", "no-such-rootfs"),
+        &["no-such-rootfs"],
+    );
     Ok(())
 }
 
@@ -226,16 +381,28 @@ fn a_rootfs_that_is_a_file_is_refused(t: &Place) -> Result<()> {
 fn the_hosts_root_as_rootfs_is_refused_or_harmless(t: &Place) -> Result<()> {
     let before = fs::read_to_string("/proc/self/mountinfo")?.lines().count();
     let out = t.run(&t.bundle().args(&["true"]).set("/root/path", "/"))?;
-    assert!(out.status == 0 || out.stderr.contains("root.path"), "{out:?}");
+    assert!(
+        out.status == 0 || out.stderr.contains("root.path"),
+        "{out:?}"
+    );
     assert!(fs::read_to_string("/proc/self/mountinfo")?.lines().count() <= before + 4);
     Ok(())
 }
 
-fn with_root(t: &Place, root: &std::path::Path, bundle: &Bundle) -> Result<crate::harness::Outcome> {
+fn with_root(
+    t: &Place,
+    root: &std::path::Path,
+    bundle: &Bundle,
+) -> Result<crate::harness::Outcome> {
     let id = t.fresh_id();
     bundle.write(t, &id)?;
     let (root, dir) = (root.display().to_string(), bundle.dir.display().to_string());
-    Call::new(t, &machine().runtime, ["--root", &root, "create", "--bundle", &dir, &id]).run()
+    Call::new(
+        t,
+        &machine().runtime,
+        ["--root", &root, "create", "--bundle", &dir, &id],
+    )
+    .run()
 }
 
 fn a_root_that_cannot_be_made_is_an_error(t: &Place) -> Result<()> {
@@ -262,19 +429,43 @@ fn a_full_disk_is_an_error_that_leaves_nothing(t: &Place) -> Result<()> {
     fs::create_dir(&root)?;
     let mut failures = 0;
     for inodes in 1..12 {
-        kernel::mount("tmpfs", &root, "tmpfs", 0, &format!("size=4k,nr_inodes={inodes}"))?;
+        kernel::mount(
+            "tmpfs",
+            &root,
+            "tmpfs",
+            0,
+            &format!("size=4k,nr_inodes={inodes}"),
+        )?;
         let out = with_root(t, &root, &t.bundle().args(&["true"]))?;
         if out.status != 0 {
             failures += 1;
-            let left: Vec<_> = fs::read_dir(&root)?.flatten().map(|e| e.file_name()).filter(|n| !n.to_string_lossy().starts_with('.')).collect();
-            assert!(machine().is("runc") || left.is_empty(), "{inodes} inodes: {left:?}");
+            let left: Vec<_> = fs::read_dir(&root)?
+                .flatten()
+                .map(|e| e.file_name())
+                .filter(|n| !n.to_string_lossy().starts_with('.'))
+                .collect();
+            assert!(
+                machine().is("runc") || left.is_empty(),
+                "{inodes} inodes: {left:?}"
+            );
             kernel::unmount(&root)?;
             out.fails(&[]);
             t.nothing_is_left();
             continue;
         }
         let id = out.words.rsplit(' ').next().unwrap_or_default().to_string();
-        let delete = Call::new(t, &machine().runtime, ["--root", &root.display().to_string(), "delete", "--force", &id]).run();
+        let delete = Call::new(
+            t,
+            &machine().runtime,
+            [
+                "--root",
+                &root.display().to_string(),
+                "delete",
+                "--force",
+                &id,
+            ],
+        )
+        .run();
         kernel::unmount(&root)?;
         delete?.ok();
         break;

@@ -7,7 +7,10 @@ use crate::harness::{Bundle, Need, Place, Result, kernel};
 use std::fs;
 use std::time::Instant;
 
-const GO: Need = Need::Beyond("runc", "threads make its system calls uncountable, and it keeps no record before the first process");
+const GO: Need = Need::Beyond(
+    "runc",
+    "threads make its system calls uncountable, and it keeps no record before the first process",
+);
 const CRUN: Need = Need::Beyond("crun", "1.8 leaves its cgroup, or its process, behind");
 
 tests! {
@@ -24,7 +27,10 @@ tests! {
 /// How many calls to go on by: all of them when asked for and on a fast machine, else a sample that
 /// begins at another place each time, so that many runs cover them all.
 fn steps() -> (usize, usize) {
-    let stride = match (std::env::var_os("SC_THOROUGH").is_some(), machine().in_guest) {
+    let stride = match (
+        std::env::var_os("SC_THOROUGH").is_some(),
+        machine().in_guest,
+    ) {
         (true, _) => 1,
         (false, false) => 3,
         (false, true) => 29,
@@ -41,16 +47,36 @@ struct Attempt {
     id: String,
 }
 
-fn attempt(t: &Place, victim: Victim, nth: usize, deed: Deed, counts: fn(i64) -> bool) -> Result<Attempt> {
+fn attempt(
+    t: &Place,
+    victim: Victim,
+    nth: usize,
+    deed: Deed,
+    counts: fn(i64) -> bool,
+) -> Result<Attempt> {
     // One root file system for all attempts of a test.
     let dir = t.path("bundle-of-all");
-    let bundle = if dir.exists() { Bundle::with_rootfs_made(&dir) } else { Bundle::new(&dir)? }.args(&["true"]);
+    let bundle = if dir.exists() {
+        Bundle::with_rootfs_made(&dir)
+    } else {
+        Bundle::new(&dir)?
+    }
+    .args(&["true"]);
     let id = t.fresh_id();
     bundle.write(t, &id)?;
     let call = t.runtime(["create", "--bundle", &dir.display().to_string(), &id]);
     let traced = at_call(call, victim, nth, deed, counts)?;
-    let place = format!("{deed:?} at call {nth} of {victim:?} (system call {:?})", traced.at);
-    Ok(Attempt { status: traced.outcome.status, stderr: traced.outcome.stderr, place, happened: traced.at.is_some(), id })
+    let place = format!(
+        "{deed:?} at call {nth} of {victim:?} (system call {:?})",
+        traced.at
+    );
+    Ok(Attempt {
+        status: traced.outcome.status,
+        stderr: traced.outcome.stderr,
+        place,
+        happened: traced.at.is_some(),
+        id,
+    })
 }
 
 fn delete_force_clears(t: &Place, a: &Attempt) -> Result<()> {
@@ -63,21 +89,32 @@ fn delete_force_clears(t: &Place, a: &Attempt) -> Result<()> {
 #[track_caller]
 fn nothing_left(t: &Place, place: &str) {
     let left = t.left_soon();
-    assert!(left.is_empty(), "{place}: left behind:\n  {}", left.join("\n  "));
+    assert!(
+        left.is_empty(),
+        "{place}: left behind:\n  {}",
+        left.join("\n  ")
+    );
 }
 
 fn any(_: i64) -> bool {
     true
 }
 
-fn the_runtime_killed_at_any_call_of_create_leaves_what_delete_force_removes(t: &Place) -> Result<()> {
+fn the_runtime_killed_at_any_call_of_create_leaves_what_delete_force_removes(
+    t: &Place,
+) -> Result<()> {
     let (first, stride) = steps();
     let begun = Instant::now();
     for nth in (first..).step_by(stride) {
         let a = attempt(t, Victim::Parent, nth, Deed::Kill, any)?;
         delete_force_clears(t, &a)?;
         if !a.happened {
-            eprintln!("create: killed at calls {first}, {}.. of {}, in {:?}", first + stride, nth - stride, begun.elapsed());
+            eprintln!(
+                "create: killed at calls {first}, {}.. of {}, in {:?}",
+                first + stride,
+                nth - stride,
+                begun.elapsed()
+            );
             assert_eq!(a.status, 0, "{}", a.stderr);
             return Ok(());
         }
@@ -87,11 +124,15 @@ fn the_runtime_killed_at_any_call_of_create_leaves_what_delete_force_removes(t: 
 }
 
 /// `start` of a container made before: either it runs or it does not, and both can be deleted.
-fn the_runtime_killed_at_any_call_of_start_leaves_what_delete_force_removes(t: &Place) -> Result<()> {
+fn the_runtime_killed_at_any_call_of_start_leaves_what_delete_force_removes(
+    t: &Place,
+) -> Result<()> {
     killed_in(t, &["start"], 2)
 }
 
-fn the_runtime_killed_at_any_call_of_delete_leaves_what_delete_force_removes(t: &Place) -> Result<()> {
+fn the_runtime_killed_at_any_call_of_delete_leaves_what_delete_force_removes(
+    t: &Place,
+) -> Result<()> {
     killed_in(t, &["delete", "--force"], 2)
 }
 
@@ -102,10 +143,16 @@ fn killed_in(t: &Place, words: &[&str], thinner: usize) -> Result<()> {
         let c = t.create(&bundle)?;
         let call = t.runtime([words, &[&c.id]].concat());
         let traced = at_call(call, Victim::Parent, nth, Deed::Kill, any)?;
-        let place = format!("killed at call {nth} of {words:?} (system call {:?})", traced.at);
+        let place = format!(
+            "killed at call {nth} of {words:?} (system call {:?})",
+            traced.at
+        );
         if t.recorded().contains(&c.id) {
             let status = c.status()?;
-            assert!(["created", "running", "stopped"].contains(&status.as_str()), "{place}: {status}");
+            assert!(
+                ["created", "running", "stopped"].contains(&status.as_str()),
+                "{place}: {status}"
+            );
         }
         let out = t.call(["delete", "--force", &c.id])?;
         assert_eq!(out.status, 0, "{place}: delete --force: {}", out.stderr);
@@ -121,7 +168,13 @@ fn killed_in(t: &Place, words: &[&str], thinner: usize) -> Result<()> {
 /// Status 1, one line without the marks of a panic, and nothing left, without `delete`.
 fn failed_cleanly(t: &Place, a: &Attempt) {
     assert_eq!(a.status, 1, "{}: {}", a.place, a.stderr);
-    assert_eq!(a.stderr.trim_end().lines().count(), 1, "{}: {}", a.place, a.stderr);
+    assert_eq!(
+        a.stderr.trim_end().lines().count(),
+        1,
+        "{}: {}",
+        a.place,
+        a.stderr
+    );
     assert!(!a.stderr.contains("panicked"), "{}: {}", a.place, a.stderr);
     nothing_left(t, &a.place);
 }
@@ -147,18 +200,46 @@ fn init_killed_at_any_of_its_calls_makes_create_fail_cleanly(t: &Place) -> Resul
 /// Calls whose failure is no failure of a step: memory, waiting, and the end itself.
 fn can_be_refused(number: i64) -> bool {
     let not = [
-        libc::SYS_mmap, libc::SYS_munmap, libc::SYS_brk, libc::SYS_mprotect, libc::SYS_madvise, libc::SYS_mremap, libc::SYS_exit,
-        libc::SYS_exit_group, libc::SYS_rt_sigreturn, libc::SYS_futex, libc::SYS_execve, libc::SYS_close, libc::SYS_sched_yield,
-        libc::SYS_arch_prctl, libc::SYS_set_tid_address, libc::SYS_set_robust_list, libc::SYS_rseq, libc::SYS_wait4, libc::SYS_waitid,
+        libc::SYS_mmap,
+        libc::SYS_munmap,
+        libc::SYS_brk,
+        libc::SYS_mprotect,
+        libc::SYS_madvise,
+        libc::SYS_mremap,
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_futex,
+        libc::SYS_execve,
+        libc::SYS_close,
+        libc::SYS_sched_yield,
+        libc::SYS_arch_prctl,
+        libc::SYS_set_tid_address,
+        libc::SYS_set_robust_list,
+        libc::SYS_rseq,
+        libc::SYS_wait4,
+        libc::SYS_waitid,
     ];
     !not.contains(&number)
 }
 
 fn refuse_each(t: &Place, victim: Victim) -> Result<()> {
     let (first, stride) = steps();
-    let errnos = [libc::EIO, libc::ENOMEM, libc::EPERM, libc::EINVAL, libc::ENOSPC];
+    let errnos = [
+        libc::EIO,
+        libc::ENOMEM,
+        libc::EPERM,
+        libc::EINVAL,
+        libc::ENOSPC,
+    ];
     for (round, nth) in (first..).step_by(stride).enumerate() {
-        let a = attempt(t, victim, nth, Deed::Refuse(errnos[round % errnos.len()]), can_be_refused)?;
+        let a = attempt(
+            t,
+            victim,
+            nth,
+            Deed::Refuse(errnos[round % errnos.len()]),
+            can_be_refused,
+        )?;
         match a.status {
             0 => delete_force_clears(t, &a)?,
             _ => failed_cleanly(t, &a),
@@ -179,9 +260,21 @@ fn a_call_refused_to_init_makes_create_fail_cleanly_or_succeed(t: &Place) -> Res
 fn a_call_refused_to_the_runtime_makes_create_fail_cleanly_or_succeed(t: &Place) -> Result<()> {
     let (first, stride) = steps();
     for nth in (first..).step_by(stride) {
-        let a = attempt(t, Victim::Parent, nth, Deed::Refuse(libc::EIO), can_be_refused)?;
+        let a = attempt(
+            t,
+            Victim::Parent,
+            nth,
+            Deed::Refuse(libc::EIO),
+            can_be_refused,
+        )?;
         assert!(!a.stderr.contains("panicked"), "{}: {}", a.place, a.stderr);
-        assert!(a.status == 0 || a.status == 1, "{}: status {}: {}", a.place, a.status, a.stderr);
+        assert!(
+            a.status == 0 || a.status == 1,
+            "{}: status {}: {}",
+            a.place,
+            a.status,
+            a.stderr
+        );
         delete_force_clears(t, &a)?;
         if !a.happened {
             return Ok(());
@@ -195,7 +288,8 @@ fn an_init_killed_between_create_and_start_is_stopped(t: &Place) -> Result<()> {
     kernel::kill(c.pid, libc::SIGKILL)?;
     c.ended()?;
     crate::harness::place::until("stopped", || c.status().unwrap() == "stopped");
-    c.call("start")?.fails(&["cannot start a container that has stopped"]);
+    c.call("start")?
+        .fails(&["cannot start a container that has stopped"]);
     c.delete()?;
     t.nothing_is_left();
     Ok(())
@@ -205,9 +299,13 @@ fn a_killed_run_leaves_a_container_that_delete_force_removes(t: &Place) -> Resul
     let bundle = t.bundle().sh("echo up; exec sleep 1000");
     let id = t.fresh_id();
     bundle.write(t, &id)?;
-    let run = t.runtime(["run", "--bundle", &bundle.dir.display().to_string(), &id]).spawn()?;
+    let run = t
+        .runtime(["run", "--bundle", &bundle.dir.display().to_string(), &id])
+        .spawn()?;
     let out = run.stdout.clone();
-    crate::harness::place::until("the process", || fs::read_to_string(&out).unwrap_or_default() == "up\n");
+    crate::harness::place::until("the process", || {
+        fs::read_to_string(&out).unwrap_or_default() == "up\n"
+    });
     kernel::kill(run.pid(), libc::SIGKILL)?;
     assert_eq!(run.wait()?.status, 137);
     assert!(t.call(["state", &id])?.text().contains("\"running\""));

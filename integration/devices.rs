@@ -34,7 +34,14 @@ fn device(path: &str, kind: &str, major: i64, minor: i64) -> serde_json::Value {
 
 fn the_default_devices_are_there(t: &Place) -> Result<()> {
     let seen = t.see(t.bundle())?;
-    for (name, numbers) in [("null", "1:3"), ("zero", "1:5"), ("full", "1:7"), ("random", "1:8"), ("urandom", "1:9"), ("tty", "5:0")] {
+    for (name, numbers) in [
+        ("null", "1:3"),
+        ("zero", "1:5"),
+        ("full", "1:7"),
+        ("random", "1:8"),
+        ("urandom", "1:9"),
+        ("tty", "5:0"),
+    ] {
         assert_eq!(seen["dev"][name], format!("c 0666 0:0 {numbers}"), "{name}");
     }
     Ok(())
@@ -42,7 +49,13 @@ fn the_default_devices_are_there(t: &Place) -> Result<()> {
 
 fn the_default_symlinks_are_there(t: &Place) -> Result<()> {
     let seen = t.see(t.bundle())?;
-    for (name, target) in [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"), ("ptmx", "pts/ptmx")] {
+    for (name, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ] {
         assert_eq!(seen["dev"][name], format!("-> {target}"), "{name}");
     }
     Ok(())
@@ -57,42 +70,75 @@ fn asked_for_devices_are_made(t: &Place) -> Result<()> {
     assert_eq!(seen["dev"]["fuse"], "c 0640 1000:5 10:229");
     assert_eq!(seen["dev"]["block"], "b 0640 1000:5 7:0");
     assert_eq!(seen["dev"]["unbuffered"], "c 0640 1000:5 1:3");
-    assert!(seen["dev"]["plain"].as_str().is_some_and(|d| d.ends_with("0:0 1:3")), "{}", seen["dev"]["plain"]);
+    assert!(
+        seen["dev"]["plain"]
+            .as_str()
+            .is_some_and(|d| d.ends_with("0:0 1:3")),
+        "{}",
+        seen["dev"]["plain"]
+    );
     Ok(())
 }
 
 fn a_device_replaces_a_default_one(t: &Place) -> Result<()> {
-    let seen = t.see(t.bundle().set("/linux/devices", json!([device("/dev/tty", "c", 5, 0)])))?;
+    let seen = t.see(
+        t.bundle()
+            .set("/linux/devices", json!([device("/dev/tty", "c", 5, 0)])),
+    )?;
     assert_eq!(seen["dev"]["tty"], "c 0640 1000:5 5:0");
     Ok(())
 }
 
 fn a_device_deep_in_a_directory_is_made(t: &Place) -> Result<()> {
-    let bundle = t.bundle().set("/linux/devices", json!([device("/dev/net/deep/tun", "c", 10, 200)]));
-    assert_eq!(t.run(&bundle.args(&["stat", "-c", "%F %t:%T", "/dev/net/deep/tun"]))?.text(), "character special file a:c8");
+    let bundle = t.bundle().set(
+        "/linux/devices",
+        json!([device("/dev/net/deep/tun", "c", 10, 200)]),
+    );
+    assert_eq!(
+        t.run(&bundle.args(&["stat", "-c", "%F %t:%T", "/dev/net/deep/tun"]))?
+            .text(),
+        "character special file a:c8"
+    );
     Ok(())
 }
 
 fn a_fifo_is_a_device_too(t: &Place) -> Result<()> {
-    let bundle = t.bundle().set("/linux/devices", json!([{ "path": "/dev/pipe", "type": "p", "fileMode": 0o600, "uid": 1, "gid": 2 }]));
+    let bundle = t.bundle().set(
+        "/linux/devices",
+        json!([{ "path": "/dev/pipe", "type": "p", "fileMode": 0o600, "uid": 1, "gid": 2 }]),
+    );
     assert_eq!(t.see(bundle)?["dev"]["pipe"], "p 0600 1:2");
     Ok(())
 }
 
 fn a_device_outside_dev_is_made_in_the_rootfs(t: &Place) -> Result<()> {
-    let bundle = t.bundle().set("/linux/devices", json!([device("/opt/null", "c", 1, 3)]));
-    assert_eq!(t.run(&bundle.args(&["stat", "-c", "%F", "/opt/null"]))?.text(), "character special file");
+    let bundle = t
+        .bundle()
+        .set("/linux/devices", json!([device("/opt/null", "c", 1, 3)]));
+    assert_eq!(
+        t.run(&bundle.args(&["stat", "-c", "%F", "/opt/null"]))?
+            .text(),
+        "character special file"
+    );
     assert!(!std::path::Path::new("/opt/null").exists());
     Ok(())
 }
 
 fn a_device_of_an_unknown_type_is_an_error(t: &Place) -> Result<()> {
-    t.create_fails(&t.bundle().args(&["true"]).set("/linux/devices", json!([device("/dev/x", "q", 1, 3)])), &["q"]);
+    t.create_fails(
+        &t.bundle()
+            .args(&["true"])
+            .set("/linux/devices", json!([device("/dev/x", "q", 1, 3)])),
+        &["q"],
+    );
     Ok(())
 }
 
 fn a_relative_device_path_is_an_error(t: &Place) -> Result<()> {
-    let bundle = t.bundle().args(&["true"]).set("/linux/devices", json!([device("dev/relative", "c", 1, 3)]));
+    let bundle = t
+        .bundle()
+        .args(&["true"])
+        .set("/linux/devices", json!([device("dev/relative", "c", 1, 3)]));
     if crate::harness::machine().is("runc") {
         t.run(&bundle)?; // 1.1.5 joins it to the rootfs
         return Ok(());
@@ -111,8 +157,20 @@ fn the_default_devices_work(t: &Place) -> Result<()> {
 
 /// Rules after the default `deny all`; /dev/kmsg (1:11) and /dev/mem (1:1) as the devices that nobody allows by default.
 fn with_rules(t: &Place, rules: serde_json::Value) -> Bundle {
-    let nodes = json!([device("/dev/mykmsg", "c", 1, 11), device("/dev/mymem", "c", 1, 1), device("/dev/myzero", "c", 1, 5)]);
-    let mut bundle = t.bundle().caps(&["CAP_MKNOD", "CAP_DAC_OVERRIDE", "CAP_SYSLOG", "CAP_SYS_RAWIO"]).set("/linux/devices", nodes);
+    let nodes = json!([
+        device("/dev/mykmsg", "c", 1, 11),
+        device("/dev/mymem", "c", 1, 1),
+        device("/dev/myzero", "c", 1, 5)
+    ]);
+    let mut bundle = t
+        .bundle()
+        .caps(&[
+            "CAP_MKNOD",
+            "CAP_DAC_OVERRIDE",
+            "CAP_SYSLOG",
+            "CAP_SYS_RAWIO",
+        ])
+        .set("/linux/devices", nodes);
     for rule in rules.as_array().into_iter().flatten() {
         bundle = bundle.push("/linux/resources/devices", rule.clone());
     }
@@ -120,30 +178,56 @@ fn with_rules(t: &Place, rules: serde_json::Value) -> Bundle {
 }
 
 fn answers(t: &Place, bundle: Bundle, script: &str) -> Result<Vec<String>> {
-    Ok(t.run(&bundle.sh(script))?.text().lines().map(String::from).collect())
+    Ok(t.run(&bundle.sh(script))?
+        .text()
+        .lines()
+        .map(String::from)
+        .collect())
 }
 
 fn an_unlisted_device_is_denied(t: &Place) -> Result<()> {
-    let found = answers(t, with_rules(t, json!([])), "/probe read /dev/mykmsg; /probe read /dev/mymem; /probe read /dev/myzero")?;
+    let found = answers(
+        t,
+        with_rules(t, json!([])),
+        "/probe read /dev/mykmsg; /probe read /dev/mymem; /probe read /dev/myzero",
+    )?;
     assert_eq!(found, ["EPERM", "EPERM", "ok"]);
     Ok(())
 }
 
 fn a_listed_device_is_allowed(t: &Place) -> Result<()> {
     let rules = json!([{ "allow": true, "type": "c", "major": 1, "minor": 11, "access": "rwm" }]);
-    assert_eq!(answers(t, with_rules(t, rules), "/probe read /dev/mykmsg; /probe read /dev/mymem")?, ["ok", "EPERM"]);
+    assert_eq!(
+        answers(
+            t,
+            with_rules(t, rules),
+            "/probe read /dev/mykmsg; /probe read /dev/mymem"
+        )?,
+        ["ok", "EPERM"]
+    );
     Ok(())
 }
 
 fn a_rule_allows_only_its_access(t: &Place) -> Result<()> {
     let rules = json!([{ "allow": true, "type": "c", "major": 1, "minor": 11, "access": "r" }]);
-    assert_eq!(answers(t, with_rules(t, rules), "/probe read /dev/mykmsg; /probe open /dev/mykmsg")?, ["ok", "EPERM"]);
+    assert_eq!(
+        answers(
+            t,
+            with_rules(t, rules),
+            "/probe read /dev/mykmsg; /probe open /dev/mykmsg"
+        )?,
+        ["ok", "EPERM"]
+    );
     Ok(())
 }
 
 fn a_wildcard_rule_covers_every_minor(t: &Place) -> Result<()> {
     let rules = json!([{ "allow": true, "type": "c", "major": 1, "access": "r" }]);
-    let found = answers(t, with_rules(t, rules), "/probe read /dev/mykmsg; /probe open /dev/mykmsg")?;
+    let found = answers(
+        t,
+        with_rules(t, rules),
+        "/probe read /dev/mykmsg; /probe open /dev/mykmsg",
+    )?;
     assert_eq!(found, ["ok", "EPERM"]);
     Ok(())
 }
@@ -153,19 +237,31 @@ fn the_last_rule_wins(t: &Place) -> Result<()> {
         { "allow": true, "type": "c", "major": 1, "minor": 11, "access": "rw" },
         { "allow": false, "type": "c", "major": 1, "minor": 11, "access": "w" },
     ]);
-    assert_eq!(answers(t, with_rules(t, rules), "/probe read /dev/mykmsg; /probe open /dev/mykmsg")?, ["ok", "EPERM"]);
+    assert_eq!(
+        answers(
+            t,
+            with_rules(t, rules),
+            "/probe read /dev/mykmsg; /probe open /dev/mykmsg"
+        )?,
+        ["ok", "EPERM"]
+    );
     Ok(())
 }
 
 fn nodes_may_be_made_but_not_opened(t: &Place) -> Result<()> {
-    let found = answers(t, with_rules(t, json!([])), "/probe mknod /tmp/k 1 11; /probe read /tmp/k; /probe mknod /tmp/z 1 5; /probe open /tmp/z")?;
+    let found = answers(
+        t,
+        with_rules(t, json!([])),
+        "/probe mknod /tmp/k 1 11; /probe read /tmp/k; /probe mknod /tmp/z 1 5; /probe open /tmp/z",
+    )?;
     assert_eq!(found, ["ok", "EPERM", "ok", "ok"]);
     Ok(())
 }
 
 fn without_rules_the_defaults_still_hold(t: &Place) -> Result<()> {
     let bundle = t.bundle().remove("/linux/resources/devices");
-    t.run(&bundle.sh("/probe open /dev/null && head -c1 /dev/zero"))?.ok();
+    t.run(&bundle.sh("/probe open /dev/null && head -c1 /dev/zero"))?
+        .ok();
     Ok(())
 }
 
@@ -174,16 +270,33 @@ fn devices_are_bound_in_a_user_namespace(t: &Place) -> Result<()> {
     let seen = t.see(bundle.clone())?;
     for (name, numbers) in [("null", "1:3"), ("zero", "1:5"), ("tty", "5:0")] {
         let found = seen["dev"][name].as_str().unwrap_or_default();
-        assert!(found.starts_with("c 0666 ") && found.ends_with(numbers), "{name}: {found}");
+        assert!(
+            found.starts_with("c 0666 ") && found.ends_with(numbers),
+            "{name}: {found}"
+        );
     }
-    let nulls = seen["mounts"].as_array().into_iter().flatten().filter(|m| m["target"] == "/dev/null").count();
-    assert_eq!(nulls, 1, "mknod(2) of a device is never allowed in a user namespace");
-    t.run(&bundle.sh("echo x > /dev/null && head -c1 /dev/zero"))?.ok();
+    let nulls = seen["mounts"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|m| m["target"] == "/dev/null")
+        .count();
+    assert_eq!(
+        nulls, 1,
+        "mknod(2) of a device is never allowed in a user namespace"
+    );
+    t.run(&bundle.sh("echo x > /dev/null && head -c1 /dev/zero"))?
+        .ok();
     Ok(())
 }
 
 fn dev_may_be_a_directory_of_the_rootfs(t: &Place) -> Result<()> {
-    let bundle = t.bundle().edit(|c| c["mounts"].as_array_mut().unwrap().retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev")));
+    let bundle = t.bundle().edit(|c| {
+        c["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"))
+    });
     symlink("/stays", bundle.inside("dev/mine"))?;
     let bundle = bundle.sh("test -c /dev/null && test -L /dev/fd && readlink /dev/mine");
     assert_eq!(t.run(&bundle)?.text(), "/stays");

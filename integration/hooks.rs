@@ -6,9 +6,19 @@ use crate::harness::{Bundle, Context, Need, Place, Result, Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const KINDS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+const KINDS: [&str; 6] = [
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+];
 
-const EARLY: Need = Need::Beyond("runc", "before 1.6 poststart may come before the process has begun");
+const EARLY: Need = Need::Beyond(
+    "runc",
+    "before 1.6 poststart may come before the process has begun",
+);
 
 tests! {
     all_six_kinds_run_in_their_order [EARLY],
@@ -43,16 +53,24 @@ fn notebook(t: &Place) -> Result<PathBuf> {
 
 fn records(file: &Path) -> Vec<Value> {
     let text = fs::read_to_string(file).unwrap_or_default();
-    text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("a record"))
+        .collect()
 }
 
 /// One hook of every kind.
 fn with_all(t: &Place, file: &Path) -> Bundle {
-    let bundle = t.bundle().bind(file, &file.display().to_string(), &["bind"]);
+    let bundle = t
+        .bundle()
+        .bind(file, &file.display().to_string(), &["bind"]);
     KINDS.iter().fold(bundle, |bundle, kind| {
         let bundle = bundle.hook(kind, kind, file, 0);
         // Its path is looked up inside.
-        if *kind == "startContainer" { bundle.set("/hooks/startContainer/0/path", "/probe") } else { bundle }
+        if *kind == "startContainer" {
+            bundle.set("/hooks/startContainer/0/path", "/probe")
+        } else {
+            bundle
+        }
     })
 }
 
@@ -73,13 +91,21 @@ fn all_six_kinds_run_in_their_order(t: &Place) -> Result<()> {
     let id = t.fresh_id();
     bundle.write(t, &id)?;
     let dir = bundle.dir.display().to_string();
-    t.runtime(["create", "--bundle", &dir, &id]).stdin(std::process::Stdio::from(read)).run()?.ok();
-    assert_eq!(names(&records(&file)), ["prestart", "createRuntime", "createContainer"]);
+    t.runtime(["create", "--bundle", &dir, &id])
+        .stdin(std::process::Stdio::from(read))
+        .run()?
+        .ok();
+    assert_eq!(
+        names(&records(&file)),
+        ["prestart", "createRuntime", "createContainer"]
+    );
     t.call(["start", &id])?.ok();
     until("poststart", || records(&file).len() == 5);
     assert_eq!(names(&records(&file))[3..], ["startContainer", "poststart"]);
     drop(write);
-    until("stopped", || t.call(["state", &id]).unwrap().stdout.contains("stopped"));
+    until("stopped", || {
+        t.call(["state", &id]).unwrap().stdout.contains("stopped")
+    });
     assert_eq!(records(&file).len(), 5);
     t.call(["delete", &id])?.ok();
     assert_eq!(names(&records(&file)), KINDS);
@@ -88,7 +114,9 @@ fn all_six_kinds_run_in_their_order(t: &Place) -> Result<()> {
 
 fn hooks_of_a_kind_run_in_the_order_given(t: &Place) -> Result<()> {
     let file = notebook(t)?;
-    let bundle = (0..4).fold(t.bundle(), |b, n| b.hook("createRuntime", &n.to_string(), &file, 0));
+    let bundle = (0..4).fold(t.bundle(), |b, n| {
+        b.hook("createRuntime", &n.to_string(), &file, 0)
+    });
     t.run(&bundle.args(&["true"]))?.ok();
     assert_eq!(names(&records(&file)), ["0", "1", "2", "3"]);
     Ok(())
@@ -97,14 +125,24 @@ fn hooks_of_a_kind_run_in_the_order_given(t: &Place) -> Result<()> {
 fn hooks_run_in_the_namespaces_the_spec_names(t: &Place) -> Result<()> {
     let (records, seen) = run_all(t)?;
     let host = fs::read_link("/proc/self/ns/mnt")?.display().to_string();
-    let here = |kind: &str, ns: &str| fs::read_link(format!("/proc/self/ns/{ns}")).is_ok_and(|own| kind == own.display().to_string());
+    let here = |kind: &str, ns: &str| {
+        fs::read_link(format!("/proc/self/ns/{ns}"))
+            .is_ok_and(|own| kind == own.display().to_string())
+    };
     for record in &records {
-        let (name, mnt) = (record["hook"].as_str().context("a name")?, record["ns"]["mnt"].as_str().context("mnt")?);
+        let (name, mnt) = (
+            record["hook"].as_str().context("a name")?,
+            record["ns"]["mnt"].as_str().context("mnt")?,
+        );
         let inside = matches!(name, "createContainer" | "startContainer");
         assert_eq!(mnt == host, !inside, "{name}: {mnt}, the host's is {host}");
         assert_eq!(record["ns"]["mnt"] == seen["ns"]["mnt"], inside, "{name}");
         for ns in ["uts", "ipc", "net"] {
-            assert_eq!(!here(record["ns"][ns].as_str().unwrap_or_default(), ns), inside, "{name}: {ns}");
+            assert_eq!(
+                !here(record["ns"][ns].as_str().unwrap_or_default(), ns),
+                inside,
+                "{name}: {ns}"
+            );
         }
     }
     Ok(())
@@ -112,7 +150,9 @@ fn hooks_run_in_the_namespaces_the_spec_names(t: &Place) -> Result<()> {
 
 fn hooks_read_the_state_from_stdin(t: &Place) -> Result<()> {
     let file = notebook(t)?;
-    let bundle = with_all(t, &file).args(&["true"]).set("/annotations", json!({ "a.b": "c" }));
+    let bundle = with_all(t, &file)
+        .args(&["true"])
+        .set("/annotations", json!({ "a.b": "c" }));
     t.run(&bundle)?.ok();
     let records = records(&file);
     assert_eq!(names(&records), KINDS);
@@ -126,13 +166,27 @@ fn hooks_read_the_state_from_stdin(t: &Place) -> Result<()> {
         };
         let said = state["status"].as_str().context("a status")?;
         // A process this short may have ended before its poststart hooks.
-        assert!(status.contains(&said) || (name == "poststart" && said == "stopped"), "{name}: {said}");
-        assert!(state["id"].as_str().is_some_and(|id| id.starts_with("sct")), "{state}");
+        assert!(
+            status.contains(&said) || (name == "poststart" && said == "stopped"),
+            "{name}: {said}"
+        );
+        assert!(
+            state["id"].as_str().is_some_and(|id| id.starts_with("sct")),
+            "{state}"
+        );
         assert_eq!(state["bundle"], json!(bundle.dir), "{name}");
         assert_eq!(state["annotations"], json!({ "a.b": "c" }), "{name}");
-        assert!(state["ociVersion"].as_str().is_some_and(|v| v.starts_with("1.")), "{state}");
+        assert!(
+            state["ociVersion"]
+                .as_str()
+                .is_some_and(|v| v.starts_with("1.")),
+            "{state}"
+        );
         if name != "poststop" && said != "stopped" {
-            assert!(state["pid"].as_i64().is_some_and(|pid| pid > 0), "{name}: {state}");
+            assert!(
+                state["pid"].as_i64().is_some_and(|pid| pid > 0),
+                "{name}: {state}"
+            );
         }
     }
     Ok(())
@@ -144,7 +198,11 @@ fn a_hook_gets_the_arguments_and_environment_given(t: &Place) -> Result<()> {
         let name = record["hook"].as_str().context("a name")?;
         let argv = record["argv"].as_array().context("argv")?;
         assert_eq!(argv[..3], [json!("probe"), json!("hook"), json!(name)]);
-        assert_eq!(record["env"], json!([format!("HOOK={name}")]), "{name}: nothing of the caller's environment");
+        assert_eq!(
+            record["env"],
+            json!([format!("HOOK={name}")]),
+            "{name}: nothing of the caller's environment"
+        );
     }
     Ok(())
 }
@@ -161,7 +219,10 @@ fn hooks_inherit_no_descriptors(t: &Place) -> Result<()> {
 /// crun#2167: after the mounts, before pivot_root.
 fn create_hooks_can_see_the_rootfs_mounts(t: &Place) -> Result<()> {
     let bundle = t.bundle().args(&["true"]);
-    let (rootfs, out) = (bundle.rootfs().display().to_string(), t.path("seen").display().to_string());
+    let (rootfs, out) = (
+        bundle.rootfs().display().to_string(),
+        t.path("seen").display().to_string(),
+    );
     let script = format!("grep -c ' {rootfs}/proc ' /proc/self/mountinfo > {out}; pwd >> {out}");
     let sh = crate::harness::machine::program("sh").context("sh")?;
     let hook = json!({ "path": sh, "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"] });
@@ -173,14 +234,28 @@ fn create_hooks_can_see_the_rootfs_mounts(t: &Place) -> Result<()> {
 
 fn create_container_hooks_cannot_reach_the_host_from_inside(t: &Place) -> Result<()> {
     let (records, _) = run_all(t)?;
-    let root = |kind: &str| records.iter().find(|r| r["hook"] == kind).map(|r| r["root"].clone());
-    assert_ne!(root("startContainer"), root("createRuntime"), "startContainer runs after pivot_root");
+    let root = |kind: &str| {
+        records
+            .iter()
+            .find(|r| r["hook"] == kind)
+            .map(|r| r["root"].clone())
+    };
+    assert_ne!(
+        root("startContainer"),
+        root("createRuntime"),
+        "startContainer runs after pivot_root"
+    );
     Ok(())
 }
 
 fn failing(t: &Place, kind: &str) -> Result<(Bundle, PathBuf)> {
     let file = notebook(t)?;
-    let bundle = t.bundle().args(&["true"]).hook(kind, "first", &file, 0).hook(kind, "bad", &file, 1).hook(kind, "last", &file, 0);
+    let bundle = t
+        .bundle()
+        .args(&["true"])
+        .hook(kind, "first", &file, 0)
+        .hook(kind, "bad", &file, 1)
+        .hook(kind, "last", &file, 0);
     Ok((bundle, file))
 }
 
@@ -215,8 +290,13 @@ fn a_failing_create_container_hook_undoes_the_create(t: &Place) -> Result<()> {
 
 fn a_failing_start_container_hook_ends_the_container(t: &Place) -> Result<()> {
     let file = notebook(t)?;
-    let bundle = t.bundle().sh("echo ran").bind(&file, &file.display().to_string(), &["bind"]);
-    let bundle = bundle.hook("startContainer", "bad", &file, 1).set("/hooks/startContainer/0/path", "/probe");
+    let bundle = t
+        .bundle()
+        .sh("echo ran")
+        .bind(&file, &file.display().to_string(), &["bind"]);
+    let bundle = bundle
+        .hook("startContainer", "bad", &file, 1)
+        .set("/hooks/startContainer/0/path", "/probe");
     let c = t.create(&bundle)?;
     let _ = c.call("start")?; // runc has let go of the process by then, and does not hear of it
     c.ended()?;
@@ -228,8 +308,13 @@ fn a_failing_start_container_hook_ends_the_container(t: &Place) -> Result<()> {
 
 fn a_failing_poststart_hook_ends_the_container(t: &Place) -> Result<()> {
     let file = notebook(t)?;
-    let c = t.create(&t.bundle().args(&["sleep", "1000"]).hook("poststart", "bad", &file, 1))?;
-    c.call("start")?.fails(&["error running poststart hook #0: exit status 1"]);
+    let c = t.create(
+        &t.bundle()
+            .args(&["sleep", "1000"])
+            .hook("poststart", "bad", &file, 1),
+    )?;
+    c.call("start")?
+        .fails(&["error running poststart hook #0: exit status 1"]);
     c.ended()?;
     Ok(())
 }
@@ -249,32 +334,50 @@ fn later_hooks_do_not_run_after_a_failure(t: &Place) -> Result<()> {
     t.create_fails(&bundle, &[]);
     let all = records(&file);
     let ran = names(&all);
-    assert!(!ran.contains(&"last") && !ran.contains(&"poststart"), "{ran:?}");
+    assert!(
+        !ran.contains(&"last") && !ran.contains(&"poststart"),
+        "{ran:?}"
+    );
     Ok(())
 }
 
 fn a_hook_that_runs_past_its_timeout_is_killed(t: &Place) -> Result<()> {
     let sleep = crate::harness::machine::program("sleep").context("sleep")?;
     let hook = json!({ "path": sleep, "args": ["sleep", "1000"], "timeout": 1 });
-    t.create_fails(&t.bundle().args(&["true"]).push("/hooks/createRuntime", hook), &["hook ran past specified timeout of 1"]);
+    t.create_fails(
+        &t.bundle()
+            .args(&["true"])
+            .push("/hooks/createRuntime", hook),
+        &["hook ran past specified timeout of 1"],
+    );
     Ok(())
 }
 
 fn a_hook_that_is_not_there_is_an_error(t: &Place) -> Result<()> {
-    let bundle = t.bundle().args(&["true"]).push("/hooks/createRuntime", json!({ "path": "/no/such/hook" }));
+    let bundle = t
+        .bundle()
+        .args(&["true"])
+        .push("/hooks/createRuntime", json!({ "path": "/no/such/hook" }));
     t.create_fails(&bundle, &["hook #0", "/no/such/hook"]);
     Ok(())
 }
 
 fn a_relative_hook_path_is_an_error(t: &Place) -> Result<()> {
-    let bundle = t.bundle().args(&["true"]).push("/hooks/poststop", json!({ "path": "bin/true" }));
+    let bundle = t
+        .bundle()
+        .args(&["true"])
+        .push("/hooks/poststop", json!({ "path": "bin/true" }));
     t.create_fails(&bundle, &["hooks.poststop[0].path"]);
     Ok(())
 }
 
 fn poststop_runs_once_and_only_at_delete(t: &Place) -> Result<()> {
     let file = notebook(t)?;
-    let c = t.create(&t.bundle().args(&["sleep", "1000"]).hook("poststop", "poststop", &file, 0))?;
+    let c = t.create(
+        &t.bundle()
+            .args(&["sleep", "1000"])
+            .hook("poststop", "poststop", &file, 0),
+    )?;
     c.start()?;
     c.kill("KILL")?.ok();
     c.ended()?;

@@ -1,7 +1,9 @@
 //! create, start, state, kill, delete, run, list: what each does and what each refuses.
 
 use crate::harness::place::until;
-use crate::harness::{Container, Context, Need, Place, Result, Value, bail, ensure, machine, json, kernel};
+use crate::harness::{
+    Container, Context, Need, Place, Result, Value, bail, ensure, json, kernel, machine,
+};
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
@@ -78,7 +80,10 @@ fn run_gives_the_exit_status_of_the_process(t: &Place) -> Result<()> {
 fn run_gives_128_and_the_signal(t: &Place) -> Result<()> {
     // PID 1 of a pid namespace is not killed by its own signals, so it shares the host's.
     for (signal, status) in [("KILL", 137), ("TERM", 143)] {
-        let bundle = t.bundle().sh(&format!("kill -{signal} $$")).without_namespace("pid");
+        let bundle = t
+            .bundle()
+            .sh(&format!("kill -{signal} $$"))
+            .without_namespace("pid");
         assert_eq!(t.run(&bundle)?.status, status, "{signal}");
     }
     Ok(())
@@ -87,7 +92,8 @@ fn run_gives_128_and_the_signal(t: &Place) -> Result<()> {
 fn run_leaves_nothing_behind(t: &Place) -> Result<()> {
     t.run(&t.bundle().args(&["true"]))?.ok();
     t.nothing_is_left();
-    t.run(&t.bundle().args(&["no-such-program"]))?.fails(&["no-such-program"]);
+    t.run(&t.bundle().args(&["no-such-program"]))?
+        .fails(&["no-such-program"]);
     t.nothing_is_left();
     Ok(())
 }
@@ -100,7 +106,10 @@ fn run_passes_stdin_and_stdout(t: &Place) -> Result<()> {
     fs::write(&input, "shout\n")?;
     let call = t.runtime(["run", "--bundle", &bundle.dir.display().to_string(), &id]);
     let out = call.stdin(fs::File::open(input)?).run()?.ok();
-    assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("SHOUT\n", "oops\n"));
+    assert_eq!(
+        (out.stdout.as_str(), out.stderr.as_str()),
+        ("SHOUT\n", "oops\n")
+    );
     Ok(())
 }
 
@@ -109,7 +118,13 @@ fn run_detached<'p>(t: &'p Place, script: &str, flag: &str) -> Result<Container<
     let bundle = t.bundle().sh(script);
     let id = t.fresh_id();
     bundle.write(t, &id)?;
-    let call = t.runtime(["run", flag, "--bundle", &bundle.dir.display().to_string(), &id]);
+    let call = t.runtime([
+        "run",
+        flag,
+        "--bundle",
+        &bundle.dir.display().to_string(),
+        &id,
+    ]);
     Container::from_call(t, id, call)
 }
 
@@ -127,10 +142,19 @@ fn run_keep_leaves_a_stopped_container(t: &Place) -> Result<()> {
     let bundle = t.bundle().sh("exit 3");
     let id = t.fresh_id();
     bundle.write(t, &id)?;
-    let out = t.call(["run", "--keep", "--bundle", &bundle.dir.display().to_string(), &id])?;
+    let out = t.call([
+        "run",
+        "--keep",
+        "--bundle",
+        &bundle.dir.display().to_string(),
+        &id,
+    ])?;
     assert_eq!(out.status, 3, "{}", out.stderr);
     let state: Value = serde_json::from_str(&t.call(["state", &id])?.text())?;
-    assert_eq!((&state["status"], &state["pid"]), (&json!("stopped"), &json!(0)));
+    assert_eq!(
+        (&state["status"], &state["pid"]),
+        (&json!("stopped"), &json!(0))
+    );
     t.call(["delete", &id])?.ok();
     t.nothing_is_left();
     Ok(())
@@ -141,10 +165,20 @@ fn run_forwards_signals_to_the_process(t: &Place) -> Result<()> {
     let heard = bundle.inside("tmp/heard");
     let id = t.fresh_id();
     bundle.write(t, &id)?;
-    let run = t.runtime(["run", "--bundle", &bundle.dir.display().to_string(), &id]).spawn()?;
-    let said = |word: &str| fs::read_to_string(&heard).unwrap_or_default().contains(word);
+    let run = t
+        .runtime(["run", "--bundle", &bundle.dir.display().to_string(), &id])
+        .spawn()?;
+    let said = |word: &str| {
+        fs::read_to_string(&heard)
+            .unwrap_or_default()
+            .contains(word)
+    };
     until("the process", || said("ready"));
-    for (signal, name) in [(libc::SIGUSR1, "SIGUSR1"), (libc::SIGHUP, "SIGHUP"), (libc::SIGINT, "SIGINT")] {
+    for (signal, name) in [
+        (libc::SIGUSR1, "SIGUSR1"),
+        (libc::SIGHUP, "SIGHUP"),
+        (libc::SIGINT, "SIGINT"),
+    ] {
         kernel::kill(run.pid(), signal)?;
         until(name, || said(name));
     }
@@ -178,7 +212,10 @@ fn bundle_defaults_to_the_current_directory(t: &Place) -> Result<()> {
     bundle.write(t, &id)?;
     let out = t.runtime(["run", &id]).current_dir(&bundle.dir).run()?;
     assert_eq!(out.text(), "here");
-    t.runtime(["run", &id]).current_dir(&t.dir).run()?.fails(&["config.json"]);
+    t.runtime(["run", &id])
+        .current_dir(&t.dir)
+        .run()?
+        .fails(&["config.json"]);
     Ok(())
 }
 
@@ -187,7 +224,11 @@ fn a_relative_bundle_is_recorded_absolute(t: &Place) -> Result<()> {
     let id = t.fresh_id();
     bundle.write(t, &id)?;
     let name = bundle.dir.file_name().context("a name")?;
-    let c = Container::from_call(t, id.clone(), t.runtime(["create", "-b", &name.to_string_lossy(), &id]))?;
+    let c = Container::from_call(
+        t,
+        id.clone(),
+        t.runtime(["create", "-b", &name.to_string_lossy(), &id]),
+    )?;
     assert_eq!(c.state()?["bundle"], json!(bundle.dir));
     Ok(())
 }
@@ -200,36 +241,80 @@ fn state_has_the_keys_and_types_of_runc(t: &Place) -> Result<()> {
     let object = state.as_object().context("an object")?;
     if !machine().is("crun") {
         let keys: Vec<&str> = object.keys().map(String::as_str).collect();
-        assert_eq!(keys, ["bundle", "created", "id", "ociVersion", "owner", "pid", "rootfs", "status"]);
+        assert_eq!(
+            keys,
+            [
+                "bundle",
+                "created",
+                "id",
+                "ociVersion",
+                "owner",
+                "pid",
+                "rootfs",
+                "status"
+            ]
+        );
         // runc indents with two spaces, and orders by meaning.
-        assert!(text.stdout.starts_with("{\n  \"ociVersion\": \""), "{}", text.stdout);
-        assert_eq!(state["rootfs"], json!(c.place.path(&format!("{}/rootfs", bundle_name(&state)))));
+        assert!(
+            text.stdout.starts_with("{\n  \"ociVersion\": \""),
+            "{}",
+            text.stdout
+        );
+        assert_eq!(
+            state["rootfs"],
+            json!(c.place.path(&format!("{}/rootfs", bundle_name(&state))))
+        );
         assert_eq!(state["owner"], "");
     }
     assert_eq!(state["id"], json!(c.id));
     assert_eq!(state["status"], "created");
     assert_eq!(state["pid"], json!(c.pid));
-    assert!(state["ociVersion"].as_str().context("a version")?.starts_with("1."));
+    assert!(
+        state["ociVersion"]
+            .as_str()
+            .context("a version")?
+            .starts_with("1.")
+    );
     let created = state["created"].as_str().context("a time")?;
     assert!(is_rfc3339(created), "{created}");
     Ok(())
 }
 
 fn bundle_name(state: &Value) -> String {
-    state["bundle"].as_str().unwrap_or_default().rsplit('/').next().unwrap_or_default().to_string()
+    state["bundle"]
+        .as_str()
+        .unwrap_or_default()
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .to_string()
 }
 
 /// 2026-11-22T16:56:00.123456789Z, or with an offset; the fraction may be missing.
 pub fn is_rfc3339(text: &str) -> bool {
-    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    let Some(rest) = shape.strip_prefix("0000-00-00T00:00:00") else { return false };
-    let zone = rest.strip_prefix('.').map_or(rest, |rest| rest.trim_start_matches('0'));
+    let shape: String = text
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '0' } else { c })
+        .collect();
+    let Some(rest) = shape.strip_prefix("0000-00-00T00:00:00") else {
+        return false;
+    };
+    let zone = rest
+        .strip_prefix('.')
+        .map_or(rest, |rest| rest.trim_start_matches('0'));
     matches!(zone, "Z" | "+00:00" | "-00:00")
 }
 
 fn state_shows_annotations(t: &Place) -> Result<()> {
-    let c = t.create(&t.bundle().args(&["true"]).set("/annotations", json!({ "org.example.key": "a value" })))?;
-    assert_eq!(c.state()?["annotations"], json!({ "org.example.key": "a value" }));
+    let c = t.create(
+        &t.bundle()
+            .args(&["true"])
+            .set("/annotations", json!({ "org.example.key": "a value" })),
+    )?;
+    assert_eq!(
+        c.state()?["annotations"],
+        json!({ "org.example.key": "a value" })
+    );
     Ok(())
 }
 
@@ -245,7 +330,10 @@ fn state_of_a_stopped_container_has_pid_zero(t: &Place) -> Result<()> {
 /// Engines delete the bundle before, or instead of, asking for the state.
 fn state_stays_readable_when_the_bundle_is_gone(t: &Place) -> Result<()> {
     let c = t.sleeper()?;
-    let bundle = c.state()?["bundle"].as_str().context("a bundle")?.to_string();
+    let bundle = c.state()?["bundle"]
+        .as_str()
+        .context("a bundle")?
+        .to_string();
     fs::remove_file(format!("{bundle}/config.json"))?;
     assert_eq!(c.status()?, "running");
     c.end()
@@ -254,11 +342,23 @@ fn state_stays_readable_when_the_bundle_is_gone(t: &Place) -> Result<()> {
 fn list_shows_a_table(t: &Place) -> Result<()> {
     let c = t.sleeper()?;
     let text = t.call(["list"])?.text();
-    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]);
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        rows[0],
+        ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]
+    );
     assert_eq!(rows.len(), 2);
-    let bundle = c.state()?["bundle"].as_str().context("a bundle")?.to_string();
-    assert_eq!(rows[1][..4], [c.id.as_str(), &c.pid.to_string(), "running", &bundle]);
+    let bundle = c.state()?["bundle"]
+        .as_str()
+        .context("a bundle")?
+        .to_string();
+    assert_eq!(
+        rows[1][..4],
+        [c.id.as_str(), &c.pid.to_string(), "running", &bundle]
+    );
     assert!(is_rfc3339(rows[1][4]), "{}", rows[1][4]);
     assert_eq!(rows[1][5], "root");
     Ok(())
@@ -266,18 +366,29 @@ fn list_shows_a_table(t: &Place) -> Result<()> {
 
 fn list_shows_json(t: &Place) -> Result<()> {
     let (a, b) = (t.sleeper()?, t.create(&t.bundle().args(&["true"]))?);
-    for format in [&["--format", "json"][..], &["-f", "json"], &["--format=json"]] {
+    for format in [
+        &["--format", "json"][..],
+        &["-f", "json"],
+        &["--format=json"],
+    ] {
         let args = [&["list"][..], format].concat();
         let listed: Value = serde_json::from_str(&t.call(args)?.text())?;
         let listed = listed.as_array().context("a list")?;
         assert_eq!(listed.len(), 2);
         for (container, status) in [(&a, "running"), (&b, "created")] {
-            let entry = listed.iter().find(|e| e["id"] == json!(container.id)).context("the container")?;
-            assert_eq!((&entry["pid"], &entry["status"]), (&json!(container.pid), &json!(status)));
+            let entry = listed
+                .iter()
+                .find(|e| e["id"] == json!(container.id))
+                .context("the container")?;
+            assert_eq!(
+                (&entry["pid"], &entry["status"]),
+                (&json!(container.pid), &json!(status))
+            );
             assert_eq!(entry["owner"], "root");
         }
     }
-    t.call(["list", "--format", "xml"])?.fails(&["invalid format"]);
+    t.call(["list", "--format", "xml"])?
+        .fails(&["invalid format"]);
     Ok(())
 }
 
@@ -291,7 +402,11 @@ fn list_quiet_shows_ids_only(t: &Place) -> Result<()> {
 }
 
 fn list_of_nothing_is_null_in_json(t: &Place) -> Result<()> {
-    let empty = if machine().is("crun") { "[\n\n]" } else { "null" };
+    let empty = if machine().is("crun") {
+        "[\n\n]"
+    } else {
+        "null"
+    };
     assert_eq!(t.call(["list", "--format", "json"])?.text(), empty);
     assert_eq!(t.call(["list", "--quiet"])?.text(), "");
     Ok(())
@@ -301,11 +416,17 @@ fn the_pid_file_holds_digits_and_nothing_else(t: &Place) -> Result<()> {
     let file = t.path("init.pid");
     fs::write(&file, "this is replaced, not appended to")?;
     let before = fs::File::open(&file)?;
-    let c = t.create_with(&t.bundle().args(&["true"]), &["--pid-file", &file.display().to_string()])?;
+    let c = t.create_with(
+        &t.bundle().args(&["true"]),
+        &["--pid-file", &file.display().to_string()],
+    )?;
     assert_eq!(fs::read_to_string(&file)?, c.pid.to_string());
     if !machine().is("crun") {
         // Atomic: by rename, so a reader that had the old file open still reads the old text whole.
-        assert_eq!(std::io::read_to_string(before)?, "this is replaced, not appended to");
+        assert_eq!(
+            std::io::read_to_string(before)?,
+            "this is replaced, not appended to"
+        );
     }
     Ok(())
 }
@@ -316,7 +437,19 @@ fn the_pid_file_of_run_is_that_of_the_process(t: &Place) -> Result<()> {
     let id = t.fresh_id();
     bundle.write(t, &id)?;
     let dir = bundle.dir.display().to_string();
-    let c = Container::from_call(t, id.clone(), t.runtime(["run", "-d", "--pid-file", &file.display().to_string(), "--bundle", &dir, &id]))?;
+    let c = Container::from_call(
+        t,
+        id.clone(),
+        t.runtime([
+            "run",
+            "-d",
+            "--pid-file",
+            &file.display().to_string(),
+            "--bundle",
+            &dir,
+            &id,
+        ]),
+    )?;
     assert_eq!(fs::read_to_string(&file)?, c.pid.to_string());
     c.end()
 }
@@ -328,7 +461,11 @@ fn strange_but_legal_ids_work(t: &Place) -> Result<()> {
         bundle.write(t, &t.fresh_id())?;
         let dir = bundle.dir.display().to_string();
         t.call(["create", "--bundle", &dir, "--", name])?.ok();
-        assert_eq!(t.recorded().len(), usize::from(!name.starts_with('.')), "{name}");
+        assert_eq!(
+            t.recorded().len(),
+            usize::from(!name.starts_with('.')),
+            "{name}"
+        );
         t.call(["delete", "--force", "--", name])?.ok();
         t.nothing_is_left();
     }
@@ -339,15 +476,21 @@ fn illegal_ids_are_refused(t: &Place) -> Result<()> {
     let bundle = t.bundle().args(&["true"]);
     bundle.write(t, &t.fresh_id())?;
     let dir = bundle.dir.display().to_string();
-    for id in ["", ".", "..", "a/b", "../up", "a b", "a\nb", "é", "a:b", "a*"] {
+    for id in [
+        "", ".", "..", "a/b", "../up", "a b", "a\nb", "é", "a:b", "a*",
+    ] {
         for verb in ["create", "run"] {
-            t.call([verb, "--bundle", &dir, id])?.fails(if id.is_empty() { &[] } else { &["invalid"] });
+            t.call([verb, "--bundle", &dir, id])?
+                .fails(if id.is_empty() { &[] } else { &["invalid"] });
         }
         // With `..` a careless delete would empty the directory above the state root.
         let before = fs::read_dir(&t.dir)?.count();
         let out = t.call(["delete", "--force", id])?;
         ensure!(out.status == 0 || out.status == 1, "delete {id:?}: {out:?}");
-        ensure!(fs::read_dir(&t.dir)?.count() >= before, "delete --force {id:?} removed something");
+        ensure!(
+            fs::read_dir(&t.dir)?.count() >= before,
+            "delete --force {id:?} removed something"
+        );
     }
     assert!(bundle.dir.is_dir());
     t.nothing_is_left();
@@ -360,7 +503,8 @@ fn an_existing_id_is_refused_and_unharmed(t: &Place) -> Result<()> {
     bundle.write(t, &c.id)?;
     let dir = bundle.dir.display().to_string();
     for verb in ["create", "run"] {
-        t.call([verb, "--bundle", &dir, &c.id])?.fails(&["container with given ID already exists"]);
+        t.call([verb, "--bundle", &dir, &c.id])?
+            .fails(&["container with given ID already exists"]);
     }
     assert_eq!(c.status()?, "running");
     assert!(c.cgroup_file("cgroup.procs")?.contains(&c.pid.to_string()));
@@ -370,9 +514,11 @@ fn an_existing_id_is_refused_and_unharmed(t: &Place) -> Result<()> {
 fn an_unknown_id_is_an_error_of_every_verb(t: &Place) -> Result<()> {
     t.sleeper()?; // so that the root exists
     for verb in ["state", "start", "kill", "delete"] {
-        t.call([verb, "nobody"])?.fails(&["container does not exist"]);
+        t.call([verb, "nobody"])?
+            .fails(&["container does not exist"]);
     }
-    t.call(["kill", "nobody", "KILL"])?.fails(&["container does not exist"]);
+    t.call(["kill", "nobody", "KILL"])?
+        .fails(&["container does not exist"]);
     Ok(())
 }
 
@@ -386,7 +532,8 @@ fn delete_force_of_a_missing_container_succeeds(t: &Place) -> Result<()> {
 
 fn start_twice_is_refused(t: &Place) -> Result<()> {
     let c = t.sleeper()?;
-    c.call("start")?.fails(&["cannot start an already running container"]);
+    c.call("start")?
+        .fails(&["cannot start an already running container"]);
     assert_eq!(c.status()?, "running");
     c.end()
 }
@@ -396,13 +543,17 @@ fn start_of_a_stopped_container_is_refused(t: &Place) -> Result<()> {
     c.kill("KILL")?.ok();
     c.ended()?;
     until("stopped", || c.status().unwrap() == "stopped");
-    c.call("start")?.fails(&["cannot start a container that has stopped"]);
+    c.call("start")?
+        .fails(&["cannot start a container that has stopped"]);
     Ok(())
 }
 
 fn delete_of_a_running_container_is_refused(t: &Place) -> Result<()> {
     let c = t.sleeper()?;
-    c.call("delete")?.fails(&[&format!("cannot delete container {} that is not stopped: running", c.id)]);
+    c.call("delete")?.fails(&[&format!(
+        "cannot delete container {} that is not stopped: running",
+        c.id
+    )]);
     assert_eq!(c.status()?, "running");
     c.end()
 }
@@ -429,7 +580,12 @@ fn kill_takes_names_with_and_without_sig_and_numbers(t: &Place) -> Result<()> {
     let heard = bundle.inside("tmp/heard");
     let c = t.create(&bundle)?;
     c.start()?;
-    let count = |word: &str| fs::read_to_string(&heard).unwrap_or_default().matches(word).count();
+    let count = |word: &str| {
+        fs::read_to_string(&heard)
+            .unwrap_or_default()
+            .matches(word)
+            .count()
+    };
     until("the process", || count("ready") == 1);
     for (n, signal) in ["USR1", "SIGUSR1", "10"].iter().enumerate() {
         c.kill(signal)?.ok();
@@ -449,7 +605,11 @@ fn kill_defaults_to_term(t: &Place) -> Result<()> {
     let heard = bundle.inside("tmp/heard");
     let c = t.create(&bundle)?;
     c.start()?;
-    until("the process", || fs::read_to_string(&heard).unwrap_or_default().contains("ready"));
+    until("the process", || {
+        fs::read_to_string(&heard)
+            .unwrap_or_default()
+            .contains("ready")
+    });
     c.call("kill")?.ok();
     c.ended()?;
     assert_eq!(fs::read_to_string(&heard)?, "ready\nSIGTERM\n");
@@ -484,24 +644,35 @@ fn kill_of_a_stopped_container_is_refused(t: &Place) -> Result<()> {
 
 fn kill_all_reaches_every_process(t: &Place) -> Result<()> {
     // Without a pid namespace of their own the children outlive their parent.
-    let bundle = t.bundle().sh("sleep 1000 & sleep 1000 & echo up; wait").without_namespace("pid");
+    let bundle = t
+        .bundle()
+        .sh("sleep 1000 & sleep 1000 & echo up; wait")
+        .without_namespace("pid");
     let c = t.create(&bundle)?;
     c.start()?;
     until("its children", || c.output() == "up\n");
     t.call(["kill", "--all", &c.id, "KILL"])?.ok();
     c.ended()?;
-    until("an empty cgroup", || c.cgroup_file("cgroup.procs").unwrap_or_default().is_empty());
+    until("an empty cgroup", || {
+        c.cgroup_file("cgroup.procs").unwrap_or_default().is_empty()
+    });
     c.delete()
 }
 
 /// containerd: `kill --all ID 9` comes after init has ended, to reach what it left in the host's pid namespace.
 fn kill_all_of_a_stopped_container_succeeds(t: &Place) -> Result<()> {
-    let c = t.create(&t.bundle().sh("sleep 1000 & exec true").without_namespace("pid"))?;
+    let c = t.create(
+        &t.bundle()
+            .sh("sleep 1000 & exec true")
+            .without_namespace("pid"),
+    )?;
     c.start()?;
     c.ended()?;
     until("stopped", || c.status().unwrap() == "stopped");
     t.call(["kill", "--all", &c.id, "9"])?.ok();
-    until("an empty cgroup", || c.cgroup_file("cgroup.procs").unwrap_or_default().is_empty());
+    until("an empty cgroup", || {
+        c.cgroup_file("cgroup.procs").unwrap_or_default().is_empty()
+    });
     c.delete()
 }
 
@@ -512,15 +683,23 @@ fn a_zombie_counts_as_stopped(t: &Place) -> Result<()> {
     // A parent that adopts the init process and does not reap it until its stdin closes.
     let (read, mut write) = std::io::pipe()?;
     let runtime = machine().runtime.display().to_string();
-    let (root, dir) = (t.root.display().to_string(), bundle.dir.display().to_string());
-    let words = ["adopt", &runtime, "--root", &root, "run", "--detach", "--bundle", &dir, &id];
+    let (root, dir) = (
+        t.root.display().to_string(),
+        bundle.dir.display().to_string(),
+    );
+    let words = [
+        "adopt", &runtime, "--root", &root, "run", "--detach", "--bundle", &dir, &id,
+    ];
     let probe = machine().base.join("probe");
-    let parent = crate::harness::command::Call::new(t, &probe, words).stdin(Stdio::from(read)).spawn()?;
+    let parent = crate::harness::command::Call::new(t, &probe, words)
+        .stdin(Stdio::from(read))
+        .spawn()?;
     until("stopped", || {
         let out = t.call(["state", &id]).expect("state");
         out.status == 0 && out.stdout.contains("\"stopped\"")
     });
-    t.call(["kill", &id, "0"])?.fails(&["container not running"]);
+    t.call(["kill", &id, "0"])?
+        .fails(&["container not running"]);
     t.call(["delete", &id])?.ok();
     assert_eq!(t.recorded(), [""; 0]);
     write.write_all(b"x")?;
@@ -534,7 +713,8 @@ fn the_same_id_can_be_used_again(t: &Place) -> Result<()> {
     let id = t.fresh_id();
     bundle.write(t, &id)?;
     for _ in 0..3 {
-        t.call(["run", "--bundle", &bundle.dir.display().to_string(), &id])?.ok();
+        t.call(["run", "--bundle", &bundle.dir.display().to_string(), &id])?
+            .ok();
     }
     Ok(())
 }

@@ -62,7 +62,10 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("the integration tests make containers and need root: sudo -E {}", args.join(" "));
+        eprintln!(
+            "the integration tests make containers and need root: sudo -E {}",
+            args.join(" ")
+        );
         return ExitCode::FAILURE;
     }
     let machine = match harness::machine::enter() {
@@ -72,9 +75,18 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    eprintln!("testing {} ({}); cgroup2 controllers: {}", machine.runtime.display(), machine.flavour, machine.controllers.join(" "));
+    eprintln!(
+        "testing {} ({}); cgroup2 controllers: {}",
+        machine.runtime.display(),
+        machine.flavour,
+        machine.controllers.join(" ")
+    );
     std::panic::set_hook(Box::new(|info| {
-        PANICKED_AT.set(info.location().map(|at| format!("{}:{}: ", at.file(), at.line())).unwrap_or_default());
+        PANICKED_AT.set(
+            info.location()
+                .map(|at| format!("{}:{}: ", at.file(), at.line()))
+                .unwrap_or_default(),
+        );
     }));
     let conclusion = libtest_mimic::run(&arguments, trials());
     machine.leave();
@@ -90,7 +102,9 @@ thread_local! {
 }
 
 fn trials() -> Vec<Trial> {
-    let all = SUBJECTS.iter().flat_map(|(subject, tests)| tests.iter().map(move |test| (subject, test)));
+    let all = SUBJECTS
+        .iter()
+        .flat_map(|(subject, tests)| tests.iter().map(move |test| (subject, test)));
     all.map(|(subject, test)| {
         let name = format!("{subject}::{}", test.name);
         Trial::ignorable_test(name.clone(), move || run(&name, test))
@@ -100,7 +114,12 @@ fn trials() -> Vec<Trial> {
 
 fn run(name: &str, test: &Test) -> Result<Completion, Failed> {
     if let Some(reason) = test.needs.iter().find_map(|need| machine().lacks(*need)) {
-        IGNORED.lock().unwrap().entry(reason.clone()).or_default().push(name.to_string());
+        IGNORED
+            .lock()
+            .unwrap()
+            .entry(reason.clone())
+            .or_default()
+            .push(name.to_string());
         return Ok(Completion::ignored_with(reason));
     }
     let place = Place::new().map_err(|e| format!("{e:#}"))?;
@@ -110,12 +129,23 @@ fn run(name: &str, test: &Test) -> Result<Completion, Failed> {
         Ok(Err(e)) => vec![format!("{e:#}")],
         Err(panic) => vec![said(&*panic)],
     };
-    trouble.extend(place.finish().iter().map(|thing| format!("left behind: {thing}")));
-    if trouble.is_empty() { Ok(Completion::Completed) } else { Err(trouble.join("\n").into()) }
+    trouble.extend(
+        place
+            .finish()
+            .iter()
+            .map(|thing| format!("left behind: {thing}")),
+    );
+    if trouble.is_empty() {
+        Ok(Completion::Completed)
+    } else {
+        Err(trouble.join("\n").into())
+    }
 }
 
 fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words");
+    let text = text
+        .or(panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without words");
     PANICKED_AT.take() + text
 }

@@ -31,7 +31,10 @@ fn at_once(t: &Place, calls: &[&[&str]]) -> Result<Vec<Outcome>> {
 #[track_caller]
 fn is_told(out: &Outcome) {
     assert_eq!(out.status, 1, "{out:?}");
-    assert!(!out.stderr.trim().is_empty() && !out.stderr.contains("panic"), "{out:?}");
+    assert!(
+        !out.stderr.trim().is_empty() && !out.stderr.contains("panic"),
+        "{out:?}"
+    );
 }
 
 fn of_two_starts_one_wins(t: &Place) -> Result<()> {
@@ -41,7 +44,10 @@ fn of_two_starts_one_wins(t: &Place) -> Result<()> {
         let outs = at_once(t, &[&["start", &c.id], &["start", &c.id]])?;
         let winners = outs.iter().filter(|out| out.status == 0).count();
         // runc 1.1.5 lets both believe they did it.
-        assert!(winners == 1 || (winners == 2 && !machine().is("sc-runtime")), "{outs:?}");
+        assert!(
+            winners == 1 || (winners == 2 && !machine().is("sc-runtime")),
+            "{outs:?}"
+        );
         outs.iter().filter(|out| out.status != 0).for_each(is_told);
         assert_eq!(c.status()?, "running");
         t.call(["delete", "--force", &c.id])?.ok();
@@ -58,9 +64,18 @@ fn of_two_creates_of_an_id_one_wins(t: &Place) -> Result<()> {
         bundle.write(t, &id)?;
         let create: &[&str] = &["create", "--bundle", &dir, &id];
         let outs = at_once(t, &[create, create, create])?;
-        assert_eq!(outs.iter().filter(|out| out.status == 0).count(), 1, "{outs:?}");
+        assert_eq!(
+            outs.iter().filter(|out| out.status == 0).count(),
+            1,
+            "{outs:?}"
+        );
         for loser in outs.iter().filter(|out| out.status != 0) {
-            assert!(loser.stderr.contains("container with given ID already exists"), "{loser:?}");
+            assert!(
+                loser
+                    .stderr
+                    .contains("container with given ID already exists"),
+                "{loser:?}"
+            );
         }
         t.call(["start", &id])?.ok();
         t.call(["delete", "--force", &id])?.ok();
@@ -75,7 +90,13 @@ fn delete_force_during_create_leaves_nothing(t: &Place) -> Result<()> {
     for _ in 0..rounds() {
         let id = t.fresh_id();
         bundle.write(t, &id)?;
-        let outs = at_once(t, &[&["create", "--bundle", &dir, &id], &["delete", "--force", &id]])?;
+        let outs = at_once(
+            t,
+            &[
+                &["create", "--bundle", &dir, &id],
+                &["delete", "--force", &id],
+            ],
+        )?;
         if outs[0].status != 0 {
             is_told(&outs[0]);
         }
@@ -120,9 +141,22 @@ fn of_two_deletes_one_wins_or_both_agree(t: &Place) -> Result<()> {
 fn kill_during_delete_is_told_or_in_time(t: &Place) -> Result<()> {
     for _ in 0..rounds() {
         let c = t.sleeper()?;
-        let outs = at_once(t, &[&["delete", "--force", &c.id], &["kill", &c.id, "KILL"], &["kill", &c.id, "TERM"]])?;
-        assert!(outs[0].status == 0 || !machine().is("sc-runtime"), "{outs:?}");
-        outs[1..].iter().filter(|out| out.status != 0).for_each(is_told);
+        let outs = at_once(
+            t,
+            &[
+                &["delete", "--force", &c.id],
+                &["kill", &c.id, "KILL"],
+                &["kill", &c.id, "TERM"],
+            ],
+        )?;
+        assert!(
+            outs[0].status == 0 || !machine().is("sc-runtime"),
+            "{outs:?}"
+        );
+        outs[1..]
+            .iter()
+            .filter(|out| out.status != 0)
+            .for_each(is_told);
         t.call(["delete", "--force", &c.id])?.ok();
         t.nothing_is_left();
     }
@@ -135,16 +169,27 @@ fn state_and_list_during_create_and_delete_never_show_half_a_container(t: &Place
     for _ in 0..rounds() {
         let id = t.fresh_id();
         bundle.write(t, &id)?;
-        let outs = at_once(t, &[
-            &["run", "--bundle", &dir, &id], &["list", "--format", "json"], &["state", &id], &["list", "-q"], &["state", &id], &["list"],
-        ])?;
+        let outs = at_once(
+            t,
+            &[
+                &["run", "--bundle", &dir, &id],
+                &["list", "--format", "json"],
+                &["state", &id],
+                &["list", "-q"],
+                &["state", &id],
+                &["list"],
+            ],
+        )?;
         for (n, out) in outs.iter().enumerate() {
             match (n, out.status) {
                 (2 | 4, 1) => assert!(out.stderr.contains("does not exist"), "{out:?}"),
                 (2 | 4, 0) => {
                     let state: serde_json::Value = serde_json::from_str(&out.stdout)?;
                     let status = state["status"].as_str().unwrap_or_default();
-                    assert!(["creating", "created", "running", "stopped"].contains(&status), "{state}");
+                    assert!(
+                        ["creating", "created", "running", "stopped"].contains(&status),
+                        "{state}"
+                    );
                 }
                 _ => assert_eq!((out.status, out.stderr.as_str()), (0, ""), "{out:?}"),
             }
@@ -156,12 +201,22 @@ fn state_and_list_during_create_and_delete_never_show_half_a_container(t: &Place
 
 fn twenty_containers_at_once(t: &Place) -> Result<()> {
     let count = if machine().in_guest { 6 } else { 20 };
-    let bundles: Vec<_> = (0..count).map(|n| t.bundle().sh(&format!("echo {n}; exit {n}"))).collect();
+    let bundles: Vec<_> = (0..count)
+        .map(|n| t.bundle().sh(&format!("echo {n}; exit {n}")))
+        .collect();
     thread::scope(|scope| {
-        let handles: Vec<_> = bundles.iter().map(|bundle| scope.spawn(|| t.run(bundle))).collect();
+        let handles: Vec<_> = bundles
+            .iter()
+            .map(|bundle| scope.spawn(|| t.run(bundle)))
+            .collect();
         for (n, handle) in handles.into_iter().enumerate() {
             let out = handle.join().expect("a thread")?;
-            assert_eq!((out.status, out.stdout.trim()), (n as i32, n.to_string().as_str()), "{}", out.stderr);
+            assert_eq!(
+                (out.status, out.stdout.trim()),
+                (n as i32, n.to_string().as_str()),
+                "{}",
+                out.stderr
+            );
         }
         Ok(())
     })

@@ -61,20 +61,29 @@ fn the_console_socket_receives_the_master(t: &Place) -> Result<()> {
     let seen = see_through_console(t, t.bundle())?;
     assert_eq!(seen["terminal"], json!([true, false, true])); // stdout is the file
     let printed = seen["printed"].as_str().context("text")?;
-    assert!(printed.starts_with("/dev/pts/0\r\n") || printed.starts_with("/dev/console\r\n"), "{printed:?}");
+    assert!(
+        printed.starts_with("/dev/pts/0\r\n") || printed.starts_with("/dev/console\r\n"),
+        "{printed:?}"
+    );
     assert!(printed.contains("character special file:0"), "{printed:?}");
     assert_eq!(seen["sid"], seen["pgid"]);
     Ok(())
 }
 
 fn the_console_has_the_size_asked_for(t: &Place) -> Result<()> {
-    let seen = see_through_console(t, t.bundle().set("/process/consoleSize", json!({ "height": 33, "width": 99 })))?;
+    let seen = see_through_console(
+        t,
+        t.bundle()
+            .set("/process/consoleSize", json!({ "height": 33, "width": 99 })),
+    )?;
     assert_eq!(seen["window"], json!([33, 99]));
     Ok(())
 }
 
 fn the_console_belongs_to_the_user_of_the_process(t: &Place) -> Result<()> {
-    let bundle = t.bundle().set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
+    let bundle = t
+        .bundle()
+        .set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
     let printed = see_through_console(t, bundle)?["printed"].to_string();
     assert!(printed.contains("character special file:1000"), "{printed}");
     Ok(())
@@ -111,7 +120,10 @@ fn run_on_terminal(t: &Place, bundle: &Bundle, type_in: &str) -> Result<String> 
     bundle.write(t, &id)?;
     let (master, slave) = pair()?;
     let call = t.runtime(["run", "--bundle", &bundle.dir.display().to_string(), &id]);
-    let call = call.fd(slave.try_clone()?, 1)?.fd(slave.try_clone()?, 2)?.stdin(slave);
+    let call = call
+        .fd(slave.try_clone()?, 1)?
+        .fd(slave.try_clone()?, 2)?
+        .stdin(slave);
     let running = call.spawn()?;
     let mut master = File::from(master);
     let mut text = String::new();
@@ -136,14 +148,18 @@ fn run_on_terminal(t: &Place, bundle: &Bundle, type_in: &str) -> Result<String> 
 fn run_with_a_terminal_uses_the_callers(t: &Place) -> Result<()> {
     let bundle = with_terminal(t.bundle()).sh("tty; stty size; exit 5");
     let text = run_on_terminal(t, &bundle, "")?;
-    assert!(text.contains("/dev/pts/0") || text.contains("/dev/console"), "{text:?}");
+    assert!(
+        text.contains("/dev/pts/0") || text.contains("/dev/console"),
+        "{text:?}"
+    );
     assert!(text.contains("21 77"), "the caller's size: {text:?}");
     Ok(())
 }
 
 fn the_config_of_spec_runs_in_a_terminal_as_it_is(t: &Place) -> Result<()> {
     let bundle = t.bundle();
-    t.call(["spec", "--bundle", &bundle.dir.display().to_string()])?.ok();
+    t.call(["spec", "--bundle", &bundle.dir.display().to_string()])?
+        .ok();
     let text = std::fs::read_to_string(bundle.dir.join("config.json"))?;
     let shown = run_on_terminal(t, &bundle.raw(&text), "echo $((6*7)); exit 5\n")?;
     assert!(shown.contains("42"), "{shown:?}");
@@ -156,7 +172,14 @@ fn a_terminal_without_a_console_socket_is_refused_when_detached(t: &Place) -> Re
     t.create_fails(&bundle, &words);
     let id = t.fresh_id();
     bundle.write(t, &id)?;
-    t.call(["run", "-d", "--bundle", &bundle.dir.display().to_string(), &id])?.fails(&words);
+    t.call([
+        "run",
+        "-d",
+        "--bundle",
+        &bundle.dir.display().to_string(),
+        &id,
+    ])?
+    .fails(&words);
     t.nothing_is_left();
     Ok(())
 }
@@ -169,8 +192,12 @@ fn a_console_socket_without_a_terminal_is_refused(t: &Place) -> Result<()> {
     bundle.write(t, &id)?;
     let socket = t.path("tty.sock");
     let _listener = UnixListener::bind(&socket)?;
-    let (socket, dir) = (socket.display().to_string(), bundle.dir.display().to_string());
-    t.call(["create", "--console-socket", &socket, "--bundle", &dir, &id])?.fails(&[NOT_WANTED]);
+    let (socket, dir) = (
+        socket.display().to_string(),
+        bundle.dir.display().to_string(),
+    );
+    t.call(["create", "--console-socket", &socket, "--bundle", &dir, &id])?
+        .fails(&[NOT_WANTED]);
     t.nothing_is_left();
     Ok(())
 }
@@ -181,8 +208,12 @@ fn a_console_socket_in_the_foreground_is_refused(t: &Place) -> Result<()> {
     bundle.write(t, &id)?;
     let socket = t.path("tty.sock");
     let _listener = UnixListener::bind(&socket)?;
-    let (socket, dir) = (socket.display().to_string(), bundle.dir.display().to_string());
-    t.call(["run", "--console-socket", &socket, "--bundle", &dir, &id])?.fails(&[NOT_WANTED]);
+    let (socket, dir) = (
+        socket.display().to_string(),
+        bundle.dir.display().to_string(),
+    );
+    t.call(["run", "--console-socket", &socket, "--bundle", &dir, &id])?
+        .fails(&[NOT_WANTED]);
     t.nothing_is_left();
     Ok(())
 }
@@ -191,8 +222,12 @@ fn a_console_socket_that_is_not_there_is_an_error(t: &Place) -> Result<()> {
     let bundle = with_terminal(t.bundle().args(&["true"]));
     let id = t.fresh_id();
     bundle.write(t, &id)?;
-    let (socket, dir) = (t.path("no.sock").display().to_string(), bundle.dir.display().to_string());
-    t.call(["create", "--console-socket", &socket, "--bundle", &dir, &id])?.fails(&["no.sock"]);
+    let (socket, dir) = (
+        t.path("no.sock").display().to_string(),
+        bundle.dir.display().to_string(),
+    );
+    t.call(["create", "--console-socket", &socket, "--bundle", &dir, &id])?
+        .fails(&["no.sock"]);
     until("the end of it", || t.recorded().is_empty());
     if !crate::harness::machine().is("crun") {
         t.nothing_is_left();

@@ -30,14 +30,25 @@ impl Bundle {
         for entry in fs::read_dir(machine().base.join("bin"))? {
             symlink("busybox", rootfs.join("bin").join(entry?.file_name()))?;
         }
-        fs::write(rootfs.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n")?;
+        fs::write(
+            rootfs.join("etc/passwd"),
+            "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n",
+        )?;
         fs::write(rootfs.join("etc/group"), "root:x:0:\nann:x:1000:\n")?;
-        Ok(Bundle { dir: dir.to_path_buf(), config: default_config(), text: None })
+        Ok(Bundle {
+            dir: dir.to_path_buf(),
+            config: default_config(),
+            text: None,
+        })
     }
 
     /// Another config for a bundle that `new` has made.
     pub fn with_rootfs_made(dir: &Path) -> Bundle {
-        Bundle { dir: dir.to_path_buf(), config: default_config(), text: None }
+        Bundle {
+            dir: dir.to_path_buf(),
+            config: default_config(),
+            text: None,
+        }
     }
 
     pub fn rootfs(&self) -> PathBuf {
@@ -65,7 +76,10 @@ impl Bundle {
 
     pub fn remove(mut self, pointer: &str) -> Bundle {
         let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
-        at(&mut self.config, parent).as_object_mut().expect("an object").remove(key);
+        at(&mut self.config, parent)
+            .as_object_mut()
+            .expect("an object")
+            .remove(key);
         self
     }
 
@@ -105,16 +119,21 @@ impl Bundle {
     }
 
     pub fn without_namespace(mut self, kind: &str) -> Bundle {
-        at(&mut self.config, "/linux/namespaces").as_array_mut().expect("a list").retain(|ns| ns["type"] != kind);
+        at(&mut self.config, "/linux/namespaces")
+            .as_array_mut()
+            .expect("a list")
+            .retain(|ns| ns["type"] != kind);
         self
     }
 
     pub fn namespace(self, kind: &str) -> Bundle {
-        self.without_namespace(kind).push("/linux/namespaces", json!({ "type": kind }))
+        self.without_namespace(kind)
+            .push("/linux/namespaces", json!({ "type": kind }))
     }
 
     pub fn join(self, kind: &str, path: &Path) -> Bundle {
-        self.without_namespace(kind).push("/linux/namespaces", json!({ "type": kind, "path": path }))
+        self.without_namespace(kind)
+            .push("/linux/namespaces", json!({ "type": kind, "path": path }))
     }
 
     /// Container ids 0.. are host ids 100000.., and the rootfs is theirs.
@@ -126,13 +145,19 @@ impl Bundle {
             std::os::unix::fs::lchown(&path, Some(100_000), Some(100_000))?;
         }
         let map = json!([{ "containerID": 0, "hostID": 100000, "size": 65536 }]);
-        Ok(self.namespace("user").set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map))
+        Ok(self
+            .namespace("user")
+            .set("/linux/uidMappings", map.clone())
+            .set("/linux/gidMappings", map))
     }
 
     pub fn hook(self, kind: &str, name: &str, file: &Path, status: i32) -> Bundle {
         let program = machine().base.join("probe");
         let args = json!(["probe", "hook", name, file, status.to_string()]);
-        self.push(&format!("/hooks/{kind}"), json!({ "path": program, "args": args, "env": [format!("HOOK={name}")] }))
+        self.push(
+            &format!("/hooks/{kind}"),
+            json!({ "path": program, "args": args, "env": [format!("HOOK={name}")] }),
+        )
     }
 
     pub fn raw(mut self, text: &str) -> Bundle {
@@ -146,14 +171,20 @@ impl Bundle {
         let mut config = self.config.clone();
         if let Some(linux) = config.get_mut("linux").and_then(Value::as_object_mut) {
             match linux.get("cgroupsPath") {
-                None => drop(linux.insert("cgroupsPath".into(), format!("{}/{id}", place.cgroup).into())),
+                None => drop(linux.insert(
+                    "cgroupsPath".into(),
+                    format!("{}/{id}", place.cgroup).into(),
+                )),
                 Some(Value::Null) => drop(linux.remove("cgroupsPath")),
                 Some(_) => {}
             }
         }
         // crun 1.8 raises RLIMIT_MEMLOCK before it loads a device program, and fails where it may not.
         if machine().is("crun") && machine().lacks(SYS_RESOURCE).is_some() {
-            config.pointer_mut("/linux/resources").and_then(Value::as_object_mut).map(|r| r.remove("devices"));
+            config
+                .pointer_mut("/linux/resources")
+                .and_then(Value::as_object_mut)
+                .map(|r| r.remove("devices"));
         }
         let text = self.text.clone().unwrap_or_else(|| format!("{config:#}\n"));
         Ok(fs::write(self.dir.join("config.json"), text)?)

@@ -1,7 +1,7 @@
 //! One call of the runtime, with a deadline. Output goes to files and not to pipes: a container
 //! inherits them, and a pipe would end only with the container.
 
-use super::machine::{machine, CGROUPS};
+use super::machine::{CGROUPS, machine};
 use super::{Context, Place, Result, kernel};
 use anyhow::bail;
 use std::ffi::{OsStr, OsString};
@@ -41,11 +41,24 @@ pub struct Outcome {
 }
 
 impl Call {
-    pub fn new<S: AsRef<OsStr>>(place: &Place, program: &Path, args: impl IntoIterator<Item = S>) -> Call {
+    pub fn new<S: AsRef<OsStr>>(
+        place: &Place,
+        program: &Path,
+        args: impl IntoIterator<Item = S>,
+    ) -> Call {
         let number = place.next_number();
-        let args: Vec<OsString> = args.into_iter().map(|a| a.as_ref().to_os_string()).collect();
-        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let words = args.iter().fold(name, |line, arg| line + " " + &arg.to_string_lossy());
+        let args: Vec<OsString> = args
+            .into_iter()
+            .map(|a| a.as_ref().to_os_string())
+            .collect();
+        let name = program
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let words = args
+            .iter()
+            .fold(name, |line, arg| line + " " + &arg.to_string_lossy());
         let mut command = Command::new(program);
         command.args(&args).current_dir(&place.dir);
         Call {
@@ -94,7 +107,10 @@ impl Call {
         let cgroup = OpenOptions::new().write(true).open(&self.cgroup)?;
         let cgroup = kernel::dup_above(cgroup.as_fd(), 100)?;
         let (fds, traced) = (std::mem::take(&mut self.fds), self.traced);
-        self.command.stdin(self.stdin).stdout(File::create(&self.stdout)?).stderr(File::create(&self.stderr)?);
+        self.command
+            .stdin(self.stdin)
+            .stdout(File::create(&self.stdout)?)
+            .stderr(File::create(&self.stderr)?);
         // SAFETY: between fork and exec only system calls are made: no allocation, no lock.
         unsafe {
             self.command.pre_exec(move || {
@@ -102,11 +118,20 @@ impl Call {
                 for (fd, number) in &fds {
                     kernel::dup_to(fd.as_raw_fd(), *number)?;
                 }
-                if traced { super::tracer::ask_to_be_traced() } else { Ok(()) }
+                if traced {
+                    super::tracer::ask_to_be_traced()
+                } else {
+                    Ok(())
+                }
             });
         }
         let child = self.command.spawn().with_context(|| self.words.clone())?;
-        Ok(Running { child, words: self.words, stdout: self.stdout, stderr: self.stderr })
+        Ok(Running {
+            child,
+            words: self.words,
+            stdout: self.stdout,
+            stderr: self.stderr,
+        })
     }
 
     pub fn run(self) -> Result<Outcome> {
@@ -124,16 +149,30 @@ impl Running {
         if !kernel::ended_within(pidfd.as_fd(), machine().patience())? {
             self.child.kill()?;
             self.child.wait()?;
-            bail!("{}: still running after {:?}; stderr: {}", self.words, machine().patience(), read(&self.stderr));
+            bail!(
+                "{}: still running after {:?}; stderr: {}",
+                self.words,
+                machine().patience(),
+                read(&self.stderr)
+            );
         }
         let status = self.child.wait()?;
-        Ok(self.outcome(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))))
+        Ok(self.outcome(
+            status
+                .code()
+                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+        ))
     }
 
     /// For a caller that has waited for the process itself.
     pub fn outcome(self, status: i32) -> Outcome {
         let (stdout, stderr) = (read(&self.stdout), read(&self.stderr));
-        Outcome { words: self.words, status, stdout, stderr }
+        Outcome {
+            words: self.words,
+            status,
+            stdout,
+            stderr,
+        }
     }
 }
 
@@ -144,7 +183,11 @@ fn read(path: &Path) -> String {
 impl Outcome {
     #[track_caller]
     pub fn ok(self) -> Outcome {
-        assert_eq!(self.status, 0, "{}\nstdout: {}\nstderr: {}", self.words, self.stdout, self.stderr);
+        assert_eq!(
+            self.status, 0,
+            "{}\nstdout: {}\nstderr: {}",
+            self.words, self.stdout, self.stderr
+        );
         self
     }
 
@@ -156,25 +199,56 @@ impl Outcome {
 
     /// The error as a user reads it: runc's logrus quoting is taken off.
     pub fn message(&self) -> String {
-        self.stderr.replace("\\\"", "\"").replace("\\\\", "\\").trim().to_string()
+        self.stderr
+            .replace("\\\"", "\"")
+            .replace("\\\\", "\\")
+            .trim()
+            .to_string()
     }
 
     /// Status 1 and the error: one line, on stderr, containing all the words. (crun has words of its
     /// own, so with it as the stand-in only the failure counts.)
     #[track_caller]
     pub fn fails(self, words: &[&str]) -> Outcome {
-        assert_ne!(self.status, 0, "{} should have failed\nstdout: {}\nstderr: {}", self.words, self.stdout, self.stderr);
-        assert!(!self.stderr.contains("panicked at"), "{}: {}", self.words, self.stderr);
+        assert_ne!(
+            self.status, 0,
+            "{} should have failed\nstdout: {}\nstderr: {}",
+            self.words, self.stdout, self.stderr
+        );
+        assert!(
+            !self.stderr.contains("panicked at"),
+            "{}: {}",
+            self.words,
+            self.stderr
+        );
         if !machine().is("crun") {
-            assert_eq!(self.status, 1, "{}: exit status; stderr: {}", self.words, self.stderr);
+            assert_eq!(
+                self.status, 1,
+                "{}: exit status; stderr: {}",
+                self.words, self.stderr
+            );
             let message = self.message();
             for word in words {
-                assert!(message.contains(word), "{}: no {word:?} in the error:\n{message}", self.words);
+                assert!(
+                    message.contains(word),
+                    "{}: no {word:?} in the error:\n{message}",
+                    self.words
+                );
             }
         }
         if machine().is("sc-runtime") {
-            assert_eq!(self.stderr.trim_end().lines().count(), 1, "{}: not one line:\n{}", self.words, self.stderr);
-            assert_eq!(self.stdout, "", "{}: an error belongs on stderr", self.words);
+            assert_eq!(
+                self.stderr.trim_end().lines().count(),
+                1,
+                "{}: not one line:\n{}",
+                self.words,
+                self.stderr
+            );
+            assert_eq!(
+                self.stdout, "",
+                "{}: an error belongs on stderr",
+                self.words
+            );
         }
         self
     }

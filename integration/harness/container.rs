@@ -25,7 +25,13 @@ impl<'p> Container<'p> {
         let state = state_of(place, &id)?;
         let pid = state["pid"].as_i64().context("a pid")? as i32;
         ensure!(pid > 0, "no process after create: {state}");
-        Ok(Container { place, id, pid, pidfd: kernel::pidfd_open(pid)?, stdout })
+        Ok(Container {
+            place,
+            id,
+            pid,
+            pidfd: kernel::pidfd_open(pid)?,
+            stdout,
+        })
     }
 
     pub fn call(&self, verb: &str) -> Result<Outcome> {
@@ -41,7 +47,10 @@ impl<'p> Container<'p> {
     }
 
     pub fn status(&self) -> Result<String> {
-        Ok(self.state()?["status"].as_str().context("a status")?.to_string())
+        Ok(self.state()?["status"]
+            .as_str()
+            .context("a status")?
+            .to_string())
     }
 
     pub fn kill(&self, signal: &str) -> Result<Outcome> {
@@ -79,7 +88,10 @@ impl<'p> Container<'p> {
     /// A file of its cgroup.
     pub fn cgroup_file(&self, name: &str) -> Result<String> {
         let path = self.cgroup().join(name);
-        Ok(fs::read_to_string(&path).with_context(|| path.display().to_string())?.trim().to_string())
+        Ok(fs::read_to_string(&path)
+            .with_context(|| path.display().to_string())?
+            .trim()
+            .to_string())
     }
 }
 

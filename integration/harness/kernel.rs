@@ -9,7 +9,11 @@ use std::path::Path;
 use std::time::Duration;
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
@@ -30,7 +34,11 @@ pub fn ended_within(pidfd: BorrowedFd, limit: Duration) -> io::Result<bool> {
 }
 
 pub fn readable_within(fd: BorrowedFd, limit: Duration) -> io::Result<bool> {
-    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
     loop {
         // SAFETY: `poll` is one valid pollfd for the length of the call.
         let ready = unsafe { libc::poll(&mut poll, 1, limit.as_millis() as i32) };
@@ -53,14 +61,32 @@ pub fn unshare(flags: i32) -> io::Result<()> {
     check(unsafe { libc::unshare(flags) }.into()).map(drop)
 }
 
-pub fn mount(source: &str, target: &Path, fstype: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
-    let (source, fstype, data) = (CString::new(source)?, CString::new(fstype)?, CString::new(data)?);
+pub fn mount(
+    source: &str,
+    target: &Path,
+    fstype: &str,
+    flags: libc::c_ulong,
+    data: &str,
+) -> io::Result<()> {
+    let (source, fstype, data) = (
+        CString::new(source)?,
+        CString::new(fstype)?,
+        CString::new(data)?,
+    );
     let target = c_path(target)?;
     // SAFETY: four C strings that outlive the call.
     let rc = unsafe {
-        libc::mount(source.as_ptr(), target.as_ptr(), fstype.as_ptr(), flags, data.as_ptr().cast())
+        libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            fstype.as_ptr(),
+            flags,
+            data.as_ptr().cast(),
+        )
     };
-    check(rc.into()).map(drop).map_err(|e| io::Error::new(e.kind(), format!("mount {target:?}: {e}")))
+    check(rc.into())
+        .map(drop)
+        .map_err(|e| io::Error::new(e.kind(), format!("mount {target:?}: {e}")))
 }
 
 pub fn unmount(target: &Path) -> io::Result<()> {
@@ -78,7 +104,13 @@ pub fn mkfifo(path: &Path) -> io::Result<()> {
 pub fn mknod_char(path: &Path, major: u32, minor: u32) -> io::Result<()> {
     let path = c_path(path)?;
     // SAFETY: a C string that outlives the call.
-    let rc = unsafe { libc::mknod(path.as_ptr(), libc::S_IFCHR | 0o666, libc::makedev(major, minor)) };
+    let rc = unsafe {
+        libc::mknod(
+            path.as_ptr(),
+            libc::S_IFCHR | 0o666,
+            libc::makedev(major, minor),
+        )
+    };
     check(rc.into()).map(drop)
 }
 
@@ -121,8 +153,12 @@ pub fn receive_fd(socket: BorrowedFd) -> io::Result<(OwnedFd, Vec<u8>)> {
     let mut space = nix::cmsg_space!([RawFd; 4]);
     let (fds, len) = {
         let mut iov = [io::IoSliceMut::new(&mut bytes)];
-        let got: RecvMsg<()> =
-            recvmsg(socket.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+        let got: RecvMsg<()> = recvmsg(
+            socket.as_raw_fd(),
+            &mut iov,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        )?;
         let mut fds = Vec::new();
         for message in got.cmsgs()? {
             if let ControlMessageOwned::ScmRights(sent) = message {
@@ -134,7 +170,10 @@ pub fn receive_fd(socket: BorrowedFd) -> io::Result<(OwnedFd, Vec<u8>)> {
     match fds[..] {
         // SAFETY: the kernel has just put this descriptor into our table for us.
         [fd] => Ok((unsafe { OwnedFd::from_raw_fd(fd) }, bytes[..len].to_vec())),
-        _ => Err(io::Error::other(format!("{} descriptors in the message, not one", fds.len()))),
+        _ => Err(io::Error::other(format!(
+            "{} descriptors in the message, not one",
+            fds.len()
+        ))),
     }
 }
 
@@ -147,7 +186,12 @@ pub fn window_size(fd: RawFd) -> Option<(u16, u16)> {
 }
 
 pub fn set_window_size(fd: RawFd, rows: u16, columns: u16) -> io::Result<()> {
-    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     // SAFETY: the ioctl reads exactly one winsize.
     check(unsafe { libc::ioctl(fd, libc::TIOCSWINSZ, &size) }.into()).map(drop)
 }
@@ -196,13 +240,23 @@ pub fn mempolicy() -> io::Result<(i32, u64)> {
     let (mut mode, mut nodes) = (0i32, [0u64; 16]);
     // SAFETY: room for an int and for 1024 bits, as the call is told.
     check(unsafe {
-        libc::syscall(libc::SYS_get_mempolicy, &mut mode, nodes.as_mut_ptr(), 1024, 0, 0)
+        libc::syscall(
+            libc::SYS_get_mempolicy,
+            &mut mode,
+            nodes.as_mut_ptr(),
+            1024,
+            0,
+            0,
+        )
     })?;
     Ok((mode, nodes[0]))
 }
 
 pub fn rlimit(resource: u32) -> io::Result<(u64, u64)> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: the kernel writes one rlimit. The type of `resource` differs between C libraries.
     check(unsafe { libc::getrlimit(resource as _, &mut limit) }.into())?;
     Ok((limit.rlim_cur, limit.rlim_max))
@@ -210,14 +264,20 @@ pub fn rlimit(resource: u32) -> io::Result<(u64, u64)> {
 
 /// Soft and hard limit for the calling process and what it will start.
 pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
-    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    let limit = libc::rlimit {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
     // SAFETY: the kernel reads one rlimit.
     check(unsafe { libc::setrlimit(resource as _, &limit) }.into()).map(drop)
 }
 
 /// Seconds since boot as the calling process's time namespace counts them.
 pub fn boot_seconds() -> i64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: the kernel writes one timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
     time.tv_sec
@@ -227,7 +287,8 @@ pub fn boot_seconds() -> i64 {
 pub fn interface_flags(name: &str) -> io::Result<i32> {
     // SAFETY: an ifreq is plain bytes, the name fits with its terminator, and the ioctl fills one.
     unsafe {
-        let socket = check(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0).into())?;
+        let socket =
+            check(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0).into())?;
         let socket = OwnedFd::from_raw_fd(socket as RawFd);
         let mut request: libc::ifreq = std::mem::zeroed();
         for (to, from) in request.ifr_name.iter_mut().take(15).zip(name.bytes()) {

@@ -52,10 +52,20 @@ pub fn machine() -> &'static Machine {
 
 /// Makes the corner. Called once, before there is a second thread: unshare(2) is per thread.
 pub fn enter() -> Result<&'static Machine> {
-    let runtime = std::env::var_os("SC_RUNTIME").map_or(env!("CARGO_BIN_EXE_sc-runtime").into(), PathBuf::from);
-    let runtime = runtime.canonicalize().with_context(|| format!("the runtime {}", runtime.display()))?;
-    let flavour = Command::new(&runtime).arg("--version").output().context("--version")?;
-    let flavour = String::from_utf8_lossy(&flavour.stdout).split(' ').next().unwrap_or_default().to_string();
+    let runtime = std::env::var_os("SC_RUNTIME")
+        .map_or(env!("CARGO_BIN_EXE_sc-runtime").into(), PathBuf::from);
+    let runtime = runtime
+        .canonicalize()
+        .with_context(|| format!("the runtime {}", runtime.display()))?;
+    let flavour = Command::new(&runtime)
+        .arg("--version")
+        .output()
+        .context("--version")?;
+    let flavour = String::from_utf8_lossy(&flavour.stdout)
+        .split(' ')
+        .next()
+        .unwrap_or_default()
+        .to_string();
 
     kernel::unshare(libc::CLONE_NEWNS).context("a mount namespace of our own")?;
     kernel::mount("", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")?;
@@ -91,7 +101,9 @@ pub fn enter() -> Result<&'static Machine> {
 fn forget_the_dead(cgroups: &Path) {
     for entry in fs::read_dir(cgroups).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(pid) = name.strip_prefix("sc-test-") else { continue };
+        let Some(pid) = name.strip_prefix("sc-test-") else {
+            continue;
+        };
         if !Path::new("/proc").join(pid).exists() {
             super::place::remove_cgroups(&entry.path());
         }
@@ -102,13 +114,17 @@ fn forget_the_dead(cgroups: &Path) {
 fn make_image(base: &Path) -> Result<()> {
     fs::copy("/proc/self/exe", base.join("probe")).context("a copy of the test program")?;
     fs::set_permissions(base.join("probe"), fs::Permissions::from_mode(0o755))?;
-    let busybox = program("busybox").context("busybox (Debian: busybox-static) is needed for the root file systems")?;
+    let busybox = program("busybox")
+        .context("busybox (Debian: busybox-static) is needed for the root file systems")?;
     fs::copy(&busybox, base.join("busybox"))?;
     fs::set_permissions(base.join("busybox"), fs::Permissions::from_mode(0o755))?;
     let bin = base.join("bin");
     fs::create_dir(&bin)?;
     let applets = Command::new(&busybox).arg("--list").output()?;
-    for applet in String::from_utf8_lossy(&applets.stdout).lines().filter(|name| *name != "busybox") {
+    for applet in String::from_utf8_lossy(&applets.stdout)
+        .lines()
+        .filter(|name| *name != "busybox")
+    {
         symlink("busybox", bin.join(applet))?;
     }
     Ok(())
@@ -116,7 +132,9 @@ fn make_image(base: &Path) -> Result<()> {
 
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
 }
 
 impl Machine {
@@ -133,12 +151,22 @@ impl Machine {
     pub fn lacks(&self, need: Need) -> Option<String> {
         let has = |name: &str| self.controllers.iter().any(|c| c == name);
         match need {
-            Need::Controller(name) => (!has(name)).then(|| format!("no {name} controller in this cgroup2")),
-            Need::NoController(name) => has(name).then(|| format!("the {name} controller is there")),
-            Need::Program(name) => program(name).is_none().then(|| format!("no program {name}")),
+            Need::Controller(name) => {
+                (!has(name)).then(|| format!("no {name} controller in this cgroup2"))
+            }
+            Need::NoController(name) => {
+                has(name).then(|| format!("the {name} controller is there"))
+            }
+            Need::Program(name) => program(name)
+                .is_none()
+                .then(|| format!("no program {name}")),
             Need::Path(path) => (!Path::new(path).exists()).then(|| format!("no {path}")),
-            Need::Capability(bit, name) => (!holds(bit)).then(|| format!("the tests run without {name}")),
-            Need::Beyond(stand_in, reason) => self.is(stand_in).then(|| format!("{stand_in} here: {reason}")),
+            Need::Capability(bit, name) => {
+                (!holds(bit)).then(|| format!("the tests run without {name}"))
+            }
+            Need::Beyond(stand_in, reason) => self
+                .is(stand_in)
+                .then(|| format!("{stand_in} here: {reason}")),
             Need::Native => self.in_guest.then(|| "too slow in a guest".to_string()),
         }
     }
@@ -153,6 +181,9 @@ impl Machine {
 
 fn holds(bit: u8) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap_or("0");
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .unwrap_or("0");
     u64::from_str_radix(mask.trim(), 16).unwrap_or(0) >> bit & 1 == 1
 }

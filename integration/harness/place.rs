@@ -34,7 +34,13 @@ impl Place {
         fs::create_dir(&dir)?;
         fs::create_dir_all(format!("{CGROUPS}{cgroup}/runner"))?;
         let token = format!("sct{}-{number}-", std::process::id());
-        Ok(Place { dir, root, cgroup, token, counter: AtomicU32::new(1) })
+        Ok(Place {
+            dir,
+            root,
+            cgroup,
+            token,
+            counter: AtomicU32::new(1),
+        })
     }
 
     pub fn next_number(&self) -> u32 {
@@ -63,8 +69,15 @@ impl Place {
         self.other_runtime(&machine().runtime, args)
     }
 
-    pub fn other_runtime<S: AsRef<OsStr>>(&self, program: &Path, args: impl IntoIterator<Item = S>) -> Call {
-        let mut all = vec![OsStr::new("--root").to_owned(), self.root.clone().into_os_string()];
+    pub fn other_runtime<S: AsRef<OsStr>>(
+        &self,
+        program: &Path,
+        args: impl IntoIterator<Item = S>,
+    ) -> Call {
+        let mut all = vec![
+            OsStr::new("--root").to_owned(),
+            self.root.clone().into_os_string(),
+        ];
         all.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         Call::new(self, program, all)
     }
@@ -75,8 +88,13 @@ impl Place {
     }
 
     /// A program of the host, in this place.
-    pub fn host<S: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = S>) -> Result<Outcome> {
-        let path = super::machine::program(program).with_context(|| format!("no program {program}"))?;
+    pub fn host<S: AsRef<OsStr>>(
+        &self,
+        program: &str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Outcome> {
+        let path =
+            super::machine::program(program).with_context(|| format!("no program {program}"))?;
         Call::new(self, &path, args).run()
     }
 
@@ -84,7 +102,12 @@ impl Place {
     pub fn run(&self, bundle: &Bundle) -> Result<Outcome> {
         let id = self.fresh_id();
         bundle.write(self, &id)?;
-        self.call(["run".as_ref(), "--bundle".as_ref(), bundle.dir.as_os_str(), id.as_ref()])
+        self.call([
+            "run".as_ref(),
+            "--bundle".as_ref(),
+            bundle.dir.as_os_str(),
+            id.as_ref(),
+        ])
     }
 
     /// What the probe sees as the container's process.
@@ -103,7 +126,9 @@ impl Place {
         bundle.write(self, &id)?;
         let args = ["create", "--bundle"].map(String::from).into_iter();
         let args = args.chain([bundle.dir.display().to_string()]);
-        let args = args.chain(flags.iter().map(|f| f.to_string())).chain([id.clone()]);
+        let args = args
+            .chain(flags.iter().map(|f| f.to_string()))
+            .chain([id.clone()]);
         Container::from_call(self, id, self.runtime(args))
     }
 
@@ -112,7 +137,9 @@ impl Place {
     pub fn create_fails(&self, bundle: &Bundle, words: &[&str]) -> Outcome {
         let id = self.fresh_id();
         bundle.write(self, &id).expect("write config.json");
-        let out = self.call(["create", "--bundle", &bundle.dir.display().to_string(), &id]).expect("run the runtime");
+        let out = self
+            .call(["create", "--bundle", &bundle.dir.display().to_string(), &id])
+            .expect("run the runtime");
         let out = out.fails(words);
         self.nothing_is_left();
         out
@@ -172,7 +199,11 @@ impl Place {
                 left.push(format!("cgroup {}", cgroup.display()));
             }
         }
-        left.extend(mounts_below(&self.dir).iter().map(|m| format!("mount {}", m.display())));
+        left.extend(
+            mounts_below(&self.dir)
+                .iter()
+                .map(|m| format!("mount {}", m.display())),
+        );
         left
     }
 
@@ -191,7 +222,11 @@ impl Place {
         for id in self.recorded() {
             match self.call(["delete", "--force", &id]) {
                 Ok(out) if out.status == 0 => {}
-                Ok(out) => left.push(format!("delete --force {id}: {} {}", out.status, out.message())),
+                Ok(out) => left.push(format!(
+                    "delete --force {id}: {} {}",
+                    out.status,
+                    out.message()
+                )),
                 Err(e) => left.push(format!("{e:#}")),
             }
         }
@@ -214,7 +249,9 @@ impl Place {
 fn processes_of(cgroup: &Path) -> Vec<String> {
     let pids = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
     let name = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    pids.lines().map(|pid| format!("{pid} ({})", name(pid).trim())).collect()
+    pids.lines()
+        .map(|pid| format!("{pid} ({})", name(pid).trim()))
+        .collect()
 }
 
 fn cgroups_below(top: &Path) -> Vec<PathBuf> {
@@ -222,7 +259,11 @@ fn cgroups_below(top: &Path) -> Vec<PathBuf> {
     let mut next = 0;
     while let Some(dir) = found.get(next).cloned() {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        found.extend(entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
+        found.extend(
+            entries
+                .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+                .map(|e| e.path()),
+        );
         next += 1;
     }
     found
@@ -232,11 +273,19 @@ fn cgroups_below(top: &Path) -> Vec<PathBuf> {
 fn cgroups_named(token: &str) -> Vec<PathBuf> {
     let dirs = |dir: &Path| -> Vec<PathBuf> {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+        entries
+            .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+            .map(|e| e.path())
+            .collect()
     };
     let top = dirs(Path::new(CGROUPS));
-    let below = ["crun", "sc-runtime"].iter().flat_map(|name| dirs(&Path::new(CGROUPS).join(name)));
-    let named = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().contains(token));
+    let below = ["crun", "sc-runtime"]
+        .iter()
+        .flat_map(|name| dirs(&Path::new(CGROUPS).join(name)));
+    let named = |path: &PathBuf| {
+        path.file_name()
+            .is_some_and(|n| n.to_string_lossy().contains(token))
+    };
     top.iter().cloned().chain(below).filter(named).collect()
 }
 
@@ -258,7 +307,10 @@ pub fn remove_cgroups(top: &Path) {
 
 fn mounts_below(dir: &Path) -> Vec<PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let targets = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    let targets = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(PathBuf::from);
     targets.filter(|target| target.starts_with(dir)).collect()
 }
 
@@ -267,13 +319,20 @@ fn mounts_below(dir: &Path) -> Vec<PathBuf> {
 pub fn until(what: &str, mut ready: impl FnMut() -> bool) {
     let end = Instant::now() + machine().patience();
     while !ready() {
-        assert!(Instant::now() < end, "waited {:?} for {what}", machine().patience());
+        assert!(
+            Instant::now() < end,
+            "waited {:?} for {what}",
+            machine().patience()
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
 /// accept(2), but not for ever.
 pub fn accept(listener: &UnixListener) -> Result<UnixStream> {
-    ensure!(kernel::readable_within(listener.as_fd(), machine().patience())?, "nobody connected to the socket");
+    ensure!(
+        kernel::readable_within(listener.as_fd(), machine().patience())?,
+        "nobody connected to the socket"
+    );
     Ok(listener.accept()?.0)
 }

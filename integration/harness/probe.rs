@@ -22,10 +22,17 @@ pub fn main(args: &[String]) -> ! {
         // probe hook NAME FILE [EXIT_STATUS]: appends what a hook sees to FILE.
         ["hook", name, file, rest @ ..] => {
             record_hook(name, Path::new(file));
-            rest.first().map_or(0, |status| status.parse().expect("a number"))
+            rest.first()
+                .map_or(0, |status| status.parse().expect("a number"))
         }
         // probe open PATH: open for reading and writing, and print the result.
-        ["open", path] => report(fs::OpenOptions::new().read(true).write(true).open(path).map(drop)),
+        ["open", path] => report(
+            fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(path)
+                .map(drop),
+        ),
         ["read", path] => report(fs::File::open(path).map(drop)),
         ["mknod", path, major, minor] => {
             let (major, minor) = (major.parse().unwrap(), minor.parse().unwrap());
@@ -38,7 +45,10 @@ pub fn main(args: &[String]) -> ! {
         // probe connect SOCKET TEXT: says it to a Unix socket.
         ["connect", socket, text] => {
             use std::io::Write;
-            report(UnixStream::connect(socket).and_then(|mut stream| stream.write_all(text.as_bytes())))
+            report(
+                UnixStream::connect(socket)
+                    .and_then(|mut stream| stream.write_all(text.as_bytes())),
+            )
         }
         ["queue", key] => report(kernel::make_message_queue(key.parse().unwrap()).map(drop)),
         // probe say FILE SIGNAL...: appends the name of each signal that arrives; ends at TERM.
@@ -107,11 +117,21 @@ fn say_signals(file: &Path) -> i32 {
     use nix::sys::signal::{SigSet, Signal};
     use std::io::Write;
     let mut wanted = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGHUP, Signal::SIGWINCH, Signal::SIGINT] {
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGUSR1,
+        Signal::SIGHUP,
+        Signal::SIGWINCH,
+        Signal::SIGINT,
+    ] {
         wanted.add(signal);
     }
     wanted.thread_block().expect("block");
-    let mut out = fs::OpenOptions::new().append(true).create(true).open(file).expect("open");
+    let mut out = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(file)
+        .expect("open");
     writeln!(out, "ready").expect("write");
     loop {
         let signal = wanted.wait().expect("sigwait");
@@ -132,7 +152,10 @@ fn spin() -> i32 {
 
 fn adopt(command: &[&str]) -> i32 {
     kernel::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).expect("subreaper");
-    let status = std::process::Command::new(command[0]).args(&command[1..]).status().expect("spawn");
+    let status = std::process::Command::new(command[0])
+        .args(&command[1..])
+        .status()
+        .expect("spawn");
     println!("{status}");
     // Until our standard input is closed: the test says when the zombies may go.
     let _ = std::io::stdin().read(&mut [0]);
@@ -153,12 +176,19 @@ fn record_hook(name: &str, file: &Path) {
         "fds": descriptors(),
     });
     use std::io::Write;
-    let mut out = fs::OpenOptions::new().append(true).create(true).open(file).expect("open the hook's file");
-    out.write_all(format!("{record}\n").as_bytes()).expect("write the hook's file");
+    let mut out = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(file)
+        .expect("open the hook's file");
+    out.write_all(format!("{record}\n").as_bytes())
+        .expect("write the hook's file");
 }
 
 fn environment() -> Vec<String> {
-    std::env::vars_os().map(|(k, v)| format!("{}={}", k.to_string_lossy(), v.to_string_lossy())).collect()
+    std::env::vars_os()
+        .map(|(k, v)| format!("{}={}", k.to_string_lossy(), v.to_string_lossy()))
+        .collect()
 }
 
 fn namespaces() -> Value {
@@ -176,7 +206,11 @@ fn namespaces() -> Value {
 /// Number -> what it refers to. The descriptor that reads the listing is left out.
 fn descriptors() -> Value {
     let mut found = Map::new();
-    for entry in fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
+    for entry in fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let number = entry.file_name().to_string_lossy().into_owned();
         let target = fs::read_link(entry.path()).unwrap_or_default();
         let target = target.to_string_lossy().into_owned();
@@ -197,7 +231,16 @@ pub fn see() -> Value {
     let status: Map<String, Value> = status
         .lines()
         .filter_map(|line| line.split_once(':'))
-        .map(|(key, value)| (key.to_string(), value.split_whitespace().collect::<Vec<_>>().join(" ").into()))
+        .map(|(key, value)| {
+            (
+                key.to_string(),
+                value
+                    .split_whitespace()
+                    .collect::<Vec<_>>()
+                    .join(" ")
+                    .into(),
+            )
+        })
         .collect();
     let of_status = |key: &str| status.get(key).cloned().unwrap_or(Value::Null);
     let uts = nix::sys::utsname::uname().expect("uname");
@@ -255,8 +298,22 @@ pub fn see() -> Value {
 
 fn rlimits() -> Value {
     let names = [
-        "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS",
-        "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+        "CPU",
+        "FSIZE",
+        "DATA",
+        "STACK",
+        "CORE",
+        "RSS",
+        "NPROC",
+        "NOFILE",
+        "MEMLOCK",
+        "AS",
+        "LOCKS",
+        "SIGPENDING",
+        "MSGQUEUE",
+        "NICE",
+        "RTPRIO",
+        "RTTIME",
     ];
     names
         .iter()
@@ -272,7 +329,11 @@ fn rlimits() -> Value {
 /// /proc/self/mountinfo, a list in its own order.
 fn mounts() -> Value {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    table.lines().filter_map(mount_entry).collect::<Vec<_>>().into()
+    table
+        .lines()
+        .filter_map(mount_entry)
+        .collect::<Vec<_>>()
+        .into()
 }
 
 fn mount_entry(line: &str) -> Option<Value> {
@@ -295,10 +356,15 @@ fn mount_entry(line: &str) -> Option<Value> {
 fn device_listing(dir: &Path) -> Value {
     let mut found = Map::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let Ok(meta) = entry.path().symlink_metadata() else { continue };
+        let Ok(meta) = entry.path().symlink_metadata() else {
+            continue;
+        };
         let kind = meta.file_type();
         let described = if kind.is_symlink() {
-            format!("-> {}", fs::read_link(entry.path()).unwrap_or_default().display())
+            format!(
+                "-> {}",
+                fs::read_link(entry.path()).unwrap_or_default().display()
+            )
         } else {
             let letter = match () {
                 () if kind.is_char_device() => 'c',
@@ -313,9 +379,17 @@ fn device_listing(dir: &Path) -> Value {
                 'c' | 'b' => format!(" {}:{}", libc::major(device), libc::minor(device)),
                 _ => String::new(),
             };
-            format!("{letter} {:04o} {}:{}{numbers}", meta.mode() & 0o7777, meta.uid(), meta.gid())
+            format!(
+                "{letter} {:04o} {}:{}{numbers}",
+                meta.mode() & 0o7777,
+                meta.uid(),
+                meta.gid()
+            )
         };
-        found.insert(entry.file_name().to_string_lossy().into_owned(), described.into());
+        found.insert(
+            entry.file_name().to_string_lossy().into_owned(),
+            described.into(),
+        );
     }
     found.into()
 }
@@ -323,6 +397,9 @@ fn device_listing(dir: &Path) -> Value {
 /// Names of the network interfaces.
 fn links() -> Value {
     let table = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
-    let names = table.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_string()));
+    let names = table
+        .lines()
+        .skip(2)
+        .filter_map(|line| Some(line.split_once(':')?.0.trim().to_string()));
     names.collect::<Vec<_>>().into()
 }

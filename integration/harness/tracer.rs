@@ -35,17 +35,38 @@ pub struct Traced {
 pub fn ask_to_be_traced() -> io::Result<()> {
     // SAFETY: PTRACE_TRACEME ignores the other arguments.
     let rc = unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };
-    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if rc < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Runs the call to its end and does the deed at the n-th (from 1) system call of the victim's that
 /// `counts` is true for. Must be called on the thread that spawns: a tracer is a thread.
-pub fn at_call(call: Call, victim: Victim, nth: usize, deed: Deed, counts: impl Fn(i64) -> bool) -> Result<Traced> {
+pub fn at_call(
+    call: Call,
+    victim: Victim,
+    nth: usize,
+    deed: Deed,
+    counts: impl Fn(i64) -> bool,
+) -> Result<Traced> {
     let running = call.traced().spawn()?;
     let parent = running.pid();
-    let mut tracer = Tracer { parent, victim, left: nth, deed, at: None, inside: HashMap::new(), refused: HashMap::new() };
+    let mut tracer = Tracer {
+        parent,
+        victim,
+        left: nth,
+        deed,
+        at: None,
+        inside: HashMap::new(),
+        refused: HashMap::new(),
+    };
     let status = tracer.follow(counts)?;
-    Ok(Traced { outcome: running.outcome(status), at: tracer.at })
+    Ok(Traced {
+        outcome: running.outcome(status),
+        at: tracer.at,
+    })
 }
 
 struct Tracer {
@@ -67,7 +88,8 @@ impl Tracer {
         wait_for(self.parent, &mut status)?; // stopped at its execve
         let mut options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
         if self.victim == Victim::Children {
-            options |= libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEVFORK | libc::PTRACE_O_TRACECLONE;
+            options |=
+                libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEVFORK | libc::PTRACE_O_TRACECLONE;
         }
         request(libc::PTRACE_SETOPTIONS, self.parent, options as usize)?;
         request(libc::PTRACE_SYSCALL, self.parent, 0)?;
@@ -76,7 +98,11 @@ impl Tracer {
             if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
                 if task == self.parent {
                     self.release()?;
-                    return Ok(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) });
+                    return Ok(if libc::WIFEXITED(status) {
+                        libc::WEXITSTATUS(status)
+                    } else {
+                        128 + libc::WTERMSIG(status)
+                    });
                 }
                 self.inside.remove(&task);
                 continue;
@@ -85,7 +111,9 @@ impl Tracer {
             let deliver = if signal == (libc::SIGTRAP | 0x80) {
                 self.system_call(task, &counts)?;
                 0
-            } else if signal == libc::SIGTRAP || (signal == libc::SIGSTOP && !self.inside.contains_key(&task)) {
+            } else if signal == libc::SIGTRAP
+                || (signal == libc::SIGSTOP && !self.inside.contains_key(&task))
+            {
                 self.inside.entry(task).or_insert(false); // an event, or a new child's first stop
                 0
             } else {
@@ -97,7 +125,10 @@ impl Tracer {
     }
 
     fn system_call(&mut self, task: i32, counts: &impl Fn(i64) -> bool) -> Result<()> {
-        let leaving = self.inside.insert(task, !self.inside.get(&task).copied().unwrap_or(false)).unwrap_or(false);
+        let leaving = self
+            .inside
+            .insert(task, !self.inside.get(&task).copied().unwrap_or(false))
+            .unwrap_or(false);
         if leaving {
             if let Some(errno) = self.refused.remove(&task) {
                 let mut registers = registers(task)?;
@@ -110,7 +141,9 @@ impl Tracer {
         if !is_victim || self.left == 0 {
             return Ok(());
         }
-        let Ok(mut registers) = registers(task) else { return Ok(()) }; // killed meanwhile
+        let Ok(mut registers) = registers(task) else {
+            return Ok(());
+        }; // killed meanwhile
         let number = registers.orig_rax as i64;
         if !counts(number) {
             return Ok(());
@@ -132,7 +165,12 @@ impl Tracer {
 
     /// Lets the children that still live go on untraced. A task must be stopped to be let go.
     fn release(&mut self) -> Result<()> {
-        let tasks: Vec<i32> = self.inside.keys().copied().filter(|task| *task != self.parent).collect();
+        let tasks: Vec<i32> = self
+            .inside
+            .keys()
+            .copied()
+            .filter(|task| *task != self.parent)
+            .collect();
         for task in tasks {
             if request(libc::PTRACE_DETACH, task, 0).is_ok() {
                 continue;
@@ -175,7 +213,9 @@ fn wait_for(task: i32, status: &mut i32) -> Result<i32> {
 fn request(what: libc::c_uint, task: i32, data: usize) -> Result<()> {
     // SAFETY: the requests used here take a number as data and no address.
     let rc = unsafe { libc::ptrace(what, task, 0, data) };
-    if rc < 0 { bail!("ptrace({what}, {task}): {}", io::Error::last_os_error()) }
+    if rc < 0 {
+        bail!("ptrace({what}, {task}): {}", io::Error::last_os_error())
+    }
     Ok(())
 }
 
