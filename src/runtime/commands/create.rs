@@ -28,9 +28,10 @@ pub fn draw(args: &CreateArgs) -> Result<(Plan, Ask)> {
         std::path::absolute(&args.bundle).with_context(|| format!("--bundle {:?}", args.bundle))?;
     let loaded = config::load(&bundle)?;
     let ask = args.ask(bundle)?;
-    validate::check(&loaded.spec, &ask)?;
+    let odd = validate::check(&loaded.spec, &ask).context("config.json")?;
     let mut plan = plan::draw(&loaded.spec, &ask)?;
     plan.warnings.extend(loaded.warnings);
+    plan.warnings.extend(odd);
     log::warn_all(&plan.warnings);
     Ok((plan, ask))
 }

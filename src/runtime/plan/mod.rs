@@ -12,6 +12,7 @@ pub mod default_spec;
 pub mod device_program;
 mod draw;
 pub mod resources;
+pub mod sysctl;
 
 pub use draw::draw;
 
