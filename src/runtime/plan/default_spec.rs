@@ -183,3 +183,54 @@ const TEXT: &str = r#"{
 	}
 }
 "#;
+
+#[cfg(test)]
+mod tests {
+    use crate::runtime::plan::{self, Ask, Host, default_spec};
+    use crate::runtime::{config, state, validate};
+
+    #[test]
+    fn the_default_is_valid_and_can_be_planned() {
+        let (spec, warnings) = config::parse(default_spec::text().as_bytes()).unwrap();
+        assert_eq!(warnings, [""; 0]);
+        assert_eq!(spec.version(), state::OCI_VERSION);
+        let ask = Ask {
+            id: "web".into(),
+            bundle: "/b".into(),
+            no_pivot: false,
+            no_new_keyring: false,
+            preserve_fds: 0,
+            listen_fds: None,
+            host: Host {
+                euid: 0,
+                egid: 0,
+                rootless: false,
+                last_cap: 40,
+                cgroup_mount: "/sys/fs/cgroup".into(),
+                own_cgroup: "/".into(),
+            },
+        };
+        assert_eq!(validate::check(&spec, &ask).unwrap(), [""; 0]);
+        plan::draw(&spec, &ask).unwrap();
+    }
+
+    #[test]
+    fn the_text_is_laid_out_as_a_go_program_would() {
+        let tree: serde_json::Value = serde_json::from_str(&default_spec::text()).unwrap();
+        let mut out = Vec::new();
+        let tabs = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+        let mut printer = serde_json::Serializer::with_formatter(&mut out, tabs);
+        serde::Serialize::serialize(&tree, &mut printer).unwrap();
+        // Keys are in the specification's order, which a tree does not keep: compare the lines.
+        let sorted = |text: &str| {
+            let mut lines: Vec<_> = text
+                .lines()
+                .map(|l| l.trim_end_matches(',').to_owned())
+                .collect();
+            lines.sort();
+            lines
+        };
+        let printed = String::from_utf8(out).unwrap();
+        assert_eq!(sorted(&default_spec::text()), sorted(&printed));
+    }
+}
