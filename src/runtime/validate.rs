@@ -514,7 +514,6 @@ fn mounts_over_proc(d: &Document, found: &mut Findings) {
             continue;
         }
         let field = format_args!("mounts[{i}].destination");
-        let shown = destination.display();
         if destination == Path::new("/proc") {
             // The host's own, for a container that shares its processes.
             let hosts = mount
@@ -524,7 +523,9 @@ fn mounts_over_proc(d: &Document, found: &mut Findings) {
             if mount.typ().as_deref() != Some("proc") && !hosts {
                 found.refuse(
                     field,
-                    format_args!("{shown} cannot be mounted because it is not of type proc"),
+                    format_args!(
+                        "{destination:?} cannot be mounted because it is not of type proc"
+                    ),
                 );
             }
         } else if !REPLACEABLE
@@ -533,7 +534,7 @@ fn mounts_over_proc(d: &Document, found: &mut Findings) {
         {
             found.refuse(
                 field,
-                format_args!("{shown} cannot be mounted because it is inside /proc"),
+                format_args!("{destination:?} cannot be mounted because it is inside /proc"),
             );
         }
     }
@@ -722,10 +723,9 @@ fn time_offsets(d: &Document, found: &mut Findings) {
                 field,
                 format_args!("unknown clock {clock:?}; there are monotonic and boottime"),
             );
-        }
-        if offset.nanosecs().is_some_and(|n| n >= 1_000_000_000) {
+        } else if offset.nanosecs().is_some_and(|n| n >= 1_000_000_000) {
             found.refuse(
-                format_args!("{field}.{clock:?}.nanosecs"),
+                format_args!("{field}.{clock}.nanosecs"),
                 "must be below 1000000000",
             );
         }
@@ -1014,4 +1014,694 @@ fn nodes_of(text: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::config;
+    use crate::runtime::plan::{Host, default_spec};
+    use serde_json::{Value, json};
+
+    fn ask() -> Ask {
+        Ask {
+            id: "web".into(),
+            bundle: "/b".into(),
+            no_pivot: false,
+            no_new_keyring: false,
+            preserve_fds: 0,
+            listen_fds: None,
+            host: Host {
+                euid: 0,
+                egid: 0,
+                rootless: false,
+                last_cap: 40,
+                cgroup_mount: "/sys/fs/cgroup".into(),
+                own_cgroup: "/".into(),
+            },
+        }
+    }
+
+    fn default() -> Value {
+        serde_json::from_str(&default_spec::text()).unwrap()
+    }
+
+    /// Puts `value` at `pointer`; a last part `+` appends, `null` removes.
+    fn put(tree: &mut Value, pointer: &str, value: Value) {
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        match (tree.pointer_mut(parent).unwrap(), name) {
+            (Value::Array(list), "+") => list.push(value),
+            (Value::Array(list), n) => list[n.parse::<usize>().unwrap()] = value,
+            (Value::Object(object), name) if value.is_null() => drop(object.remove(name)),
+            (Value::Object(object), name) => drop(object.insert(name.into(), value)),
+            (other, _) => panic!("{pointer}: {other}"),
+        }
+    }
+
+    fn checked(tree: &Value, ask: &Ask) -> Result<Vec<String>, String> {
+        let (spec, _) = config::parse(tree.to_string().as_bytes()).unwrap();
+        check(&spec, ask).map_err(|e| format!("{e:#}"))
+    }
+
+    fn with(changes: &[(&str, Value)]) -> Result<Vec<String>, String> {
+        let mut tree = default();
+        for (pointer, value) in changes {
+            put(&mut tree, pointer, value.clone());
+        }
+        checked(&tree, &ask())
+    }
+
+    fn mount(destination: &str, kind: &str, source: &str) -> Value {
+        json!({ "destination": destination, "type": kind, "source": source })
+    }
+
+    #[test]
+    fn each_violation_is_named() {
+        let no_uts = json!([{ "type": "mount" }]);
+        let time = json!({ "type": "time" });
+        let user = json!({ "type": "user" });
+        let map = |container: u32, host: u32, size: u32| json!({ "containerID": container, "hostID": host, "size": size });
+        let table: Vec<(Vec<(&str, Value)>, &str)> = vec![
+            (vec![("/root", Value::Null)], "root: is missing"),
+            (
+                vec![("/root/path", json!(""))],
+                "root.path: is empty; name the directory of the root file system",
+            ),
+            (
+                vec![("/root/path", json!("a\0b"))],
+                r#"root.path: "a\0b" holds a NUL byte"#,
+            ),
+            (vec![("/process", Value::Null)], "process: is missing"),
+            (
+                vec![("/process/args", Value::Null)],
+                "process.args: must not be empty",
+            ),
+            (
+                vec![("/process/args", json!([]))],
+                "process.args: must not be empty",
+            ),
+            (
+                vec![("/process/args", json!(["a", "b\0"]))],
+                r#"process.args[1]: "b\0" holds a NUL byte"#,
+            ),
+            (
+                vec![("/process/cwd", json!(""))],
+                "process.cwd: Cwd property must not be empty",
+            ),
+            (
+                vec![("/process/cwd", json!("a"))],
+                r#"process.cwd: "a": Cwd must be an absolute path"#,
+            ),
+            (
+                vec![("/process/env", json!(["A"]))],
+                r#"process.env[0]: invalid environment variable: "A", it has no ="#,
+            ),
+            (
+                vec![("/process/env", json!(["=A"]))],
+                r#"process.env[0]: environment variable name can't be empty: "=A""#,
+            ),
+            (
+                vec![("/process/env", json!(["A=\0"]))],
+                r#"process.env[0]: "A=\0" holds a NUL byte"#,
+            ),
+            (
+                vec![(
+                    "/process/rlimits/+",
+                    json!({ "type": "RLIMIT_NOFILE", "soft": 2, "hard": 1 }),
+                )],
+                "process.rlimits[1]: RLIMIT_NOFILE: soft limit 2 is above hard limit 1; process.rlimits[1]: RLIMIT_NOFILE is there twice",
+            ),
+            (
+                vec![("/process/oomScoreAdj", json!(1001))],
+                "process.oomScoreAdj: 1001 is not between -1000 and 1000",
+            ),
+            (
+                vec![("/process/user/uid", json!(u32::MAX))],
+                "process.user.uid: 4294967295 means no id at all",
+            ),
+            (
+                vec![(
+                    "/process/scheduler",
+                    json!({ "policy": "SCHED_OTHER", "priority": 5 }),
+                )],
+                "process.scheduler.priority: can only be specified for SCHED_FIFO or SCHED_RR policy",
+            ),
+            (
+                vec![("/process/scheduler", json!({ "policy": "SCHED_FIFO" }))],
+                "process.scheduler.priority: 0 is not between 1 and 99, which SCHED_FIFO needs",
+            ),
+            (
+                vec![(
+                    "/process/scheduler",
+                    json!({ "policy": "SCHED_BATCH", "nice": 20, "period": 1 }),
+                )],
+                "process.scheduler.nice: 20 is not between -20 and 19; process.scheduler.period: can only be specified for SCHED_DEADLINE policy",
+            ),
+            (
+                vec![(
+                    "/process/ioPriority",
+                    json!({ "class": "IOPRIO_CLASS_BE", "priority": 8 }),
+                )],
+                "process.ioPriority.priority: 8 is not between 0 and 7",
+            ),
+            (
+                vec![(
+                    "/process/consoleSize",
+                    json!({ "height": 65536, "width": 1 }),
+                )],
+                "process.consoleSize.height: 65536 is more than a terminal can have, 65535",
+            ),
+            (
+                vec![
+                    ("/linux/namespaces", no_uts.clone()),
+                    ("/domainname", json!("d")),
+                ],
+                "hostname: unable to set hostname without a private UTS namespace; domainname: unable to set domainname without a private UTS namespace",
+            ),
+            (
+                vec![("/hostname", json!("x".repeat(65)))],
+                "hostname: has 65 bytes; the kernel takes 64",
+            ),
+            (
+                vec![("/mounts/+", mount("", "tmpfs", "x"))],
+                "mounts[7].destination: is empty",
+            ),
+            (
+                vec![("/mounts/+", mount("/a/../.", "tmpfs", "x"))],
+                r#"mounts[7].destination: "/a/../." is the root file system itself, which root.path names"#,
+            ),
+            (
+                vec![("/mounts/+", mount("/a", "bind", ""))],
+                "mounts[7].source: is missing; a bind mount needs one",
+            ),
+            (
+                vec![("/mounts/+", mount("/tmp/../proc/", "tmpfs", "x"))],
+                r#"mounts[7].destination: "/proc" cannot be mounted because it is not of type proc"#,
+            ),
+            (
+                vec![("/mounts/+", mount("/proc", "bind", "/srv/proc"))],
+                r#"mounts[7].destination: "/proc" cannot be mounted because it is not of type proc"#,
+            ),
+            (
+                vec![("/mounts/+", mount("/proc/sys", "proc", "proc"))],
+                r#"mounts[7].destination: "/proc/sys" cannot be mounted because it is inside /proc"#,
+            ),
+            (
+                vec![("/mounts/+", mount("proc/self/attr", "bind", "/x"))],
+                r#"mounts[7].destination: "/proc/self/attr" cannot be mounted because it is inside /proc"#,
+            ),
+            (
+                vec![(
+                    "/hooks",
+                    json!({ "prestart": [{ "path": "/a" }, { "path": "a", "timeout": 0 }] }),
+                )],
+                r#"hooks.prestart[1].path: "a" must be an absolute path; hooks.prestart[1].timeout: 0 must be greater than zero"#,
+            ),
+            (
+                vec![(
+                    "/hooks",
+                    json!({ "poststop": [{ "path": "/a", "args": ["\0"] }] }),
+                )],
+                r#"hooks.poststop[0].args[0]: "\0" holds a NUL byte"#,
+            ),
+            (
+                vec![("/linux/namespaces/+", json!({ "type": "pid", "path": "x" }))],
+                r#"linux.namespaces[6]: pid is there twice; linux.namespaces[6].path: "x" must be an absolute path"#,
+            ),
+            (
+                vec![("/linux/namespaces/+", user.clone())],
+                "linux.uidMappings: user namespaces enabled, but no uid mappings found; linux.gidMappings: user namespaces enabled, but no gid mappings found",
+            ),
+            (
+                vec![("/linux/uidMappings", json!([map(0, 0, 1)]))],
+                "linux.uidMappings: given, but linux.namespaces has no namespace of type user",
+            ),
+            (
+                vec![
+                    ("/linux/namespaces/+", user.clone()),
+                    ("/linux/uidMappings", json!([map(0, 0, 0)])),
+                    (
+                        "/linux/gidMappings",
+                        json!([map(0, 5, 10), map(9, 50, 1), map(10, u32::MAX, 1)]),
+                    ),
+                ],
+                "process.user.uid: 0 is not mapped by linux.uidMappings; linux.uidMappings[0].size: must not be 0; linux.gidMappings[1]: overlaps with a mapping before it; linux.gidMappings[2].hostID: 4294967295 and 1 ids from it: there are no ids beyond 4294967294",
+            ),
+            (
+                vec![
+                    ("/linux/namespaces/+", user),
+                    ("/linux/uidMappings", json!([map(0, 5, 1)])),
+                    ("/linux/gidMappings", json!([map(0, 5, 10)])),
+                    (
+                        "/process/user",
+                        json!({ "uid": 1, "additionalGids": [9, 10] }),
+                    ),
+                ],
+                "process.user.uid: 1 is not mapped by linux.uidMappings; process.user.additionalGids[1]: 10 is not mapped by linux.gidMappings",
+            ),
+            (
+                vec![("/linux/timeOffsets", json!({ "boottime": { "secs": 1 } }))],
+                "linux.timeOffsets: unable to set time offsets without a private time namespace",
+            ),
+            (
+                vec![
+                    (
+                        "/linux/namespaces/+",
+                        json!({ "type": "time", "path": "/x" }),
+                    ),
+                    ("/linux/timeOffsets", json!({ "boottime": {} })),
+                ],
+                "linux.timeOffsets: time offsets cannot be set in a time namespace that is joined by path",
+            ),
+            (
+                vec![
+                    ("/linux/namespaces/+", time),
+                    (
+                        "/linux/timeOffsets",
+                        json!({ "monotonic": { "nanosecs": 1000000000 } }),
+                    ),
+                ],
+                r#"linux.timeOffsets.monotonic.nanosecs: must be below 1000000000"#,
+            ),
+            (
+                vec![
+                    ("/linux/namespaces/+", json!({ "type": "time" })),
+                    ("/linux/timeOffsets", json!({ "tai": {} })),
+                ],
+                r#"linux.timeOffsets: unknown clock "tai"; there are monotonic and boottime"#,
+            ),
+            (
+                vec![(
+                    "/linux/devices",
+                    json!([{ "path": "dev/x", "type": "c", "major": -1, "minor": 1048576 }]),
+                )],
+                r#"linux.devices[0].path: "dev/x" must be an absolute path; linux.devices[0].major: -1 is not between 0 and 4095; linux.devices[0].minor: 1048576 is not between 0 and 1048575"#,
+            ),
+            (
+                vec![(
+                    "/linux/devices",
+                    json!([{ "path": "/dev/../x", "type": "a" }]),
+                )],
+                r#"linux.devices[0].path: "/dev/../x" must not hold ..; linux.devices[0].type: a is no device that can be made; there are b, c, u and p"#,
+            ),
+            (
+                vec![("/linux/netDevices", json!({ "a/b": {} }))],
+                r#"linux.netDevices: "a/b" is no name for a network device: 1 to 15 bytes without space, / and :"#,
+            ),
+            (
+                vec![(
+                    "/linux/netDevices",
+                    json!({ "eth0": { "name": "x" }, "x": {} }),
+                )],
+                r#"linux.netDevices: "x" is the name of two devices"#,
+            ),
+            (
+                vec![("/linux/cgroupsPath", json!("../up"))],
+                r#"linux.cgroupsPath: "../up" must not hold .."#,
+            ),
+            (
+                vec![("/linux/sysctl", json!({ "kernel.panic": "1" }))],
+                r#"linux.sysctl["kernel.panic"]: is not in a separate kernel namespace: it would change the host"#,
+            ),
+            (
+                vec![("/linux/sysctl", json!({ "kernel/hostname": "1" }))],
+                r#"linux.sysctl["kernel/hostname"]: is not allowed as it conflicts with the OCI "hostname" field"#,
+            ),
+            (
+                vec![("/linux/sysctl", json!({ "net.//.kernel.panic": "1" }))],
+                r#"linux.sysctl["net.//.kernel.panic"]: is no kernel parameter: a part of the name is empty, . or .."#,
+            ),
+            (
+                vec![("/linux/sysctl", json!({ "net/../kernel/panic": "1" }))],
+                r#"linux.sysctl["net/../kernel/panic"]: is no kernel parameter: a part of the name is empty, . or .."#,
+            ),
+            (
+                vec![("/linux/sysctl", json!({ "user.max_pid_namespaces": "1" }))],
+                r#"linux.sysctl["user.max_pid_namespaces"]: is not allowed in the hosts user namespace; add one to linux.namespaces"#,
+            ),
+            (
+                vec![
+                    (
+                        "/linux/namespaces/1",
+                        json!({ "type": "network", "path": "/proc/self/ns/net" }),
+                    ),
+                    ("/linux/sysctl", json!({ "net.x": "1" })),
+                ],
+                r#"linux.sysctl["net.x"]: is not allowed: the network namespace that is joined is the host's"#,
+            ),
+            (
+                vec![("/linux/rootfsPropagation", json!("r"))],
+                r#"linux.rootfsPropagation: "r" is not one of private, rprivate, slave, rslave, shared, rshared, unbindable, runbindable"#,
+            ),
+            (
+                vec![("/linux/maskedPaths", json!(["", "a"]))],
+                r#"linux.maskedPaths[0]: is empty; linux.maskedPaths[1]: "a" must be an absolute path"#,
+            ),
+            (
+                vec![("/linux/namespaces/4", json!({ "type": "time" }))],
+                "linux.namespaces: unable to restrict sys entries without a private MNT namespace (linux.maskedPaths, linux.readonlyPaths)",
+            ),
+            (
+                vec![(
+                    "/linux/memoryPolicy",
+                    json!({ "mode": "MPOL_BIND", "nodes": "1-0" }),
+                )],
+                r#"linux.memoryPolicy.nodes: "1-0" is neither a node number below 1024 nor a range of them"#,
+            ),
+            (
+                vec![("/linux/memoryPolicy", json!({ "mode": "MPOL_INTERLEAVE" }))],
+                "linux.memoryPolicy.nodes: is missing, which MPOL_INTERLEAVE needs",
+            ),
+            (
+                vec![(
+                    "/linux/memoryPolicy",
+                    json!({ "mode": "MPOL_LOCAL", "nodes": "0", "flags": ["MPOL_F_NUMA_BALANCING"] }),
+                )],
+                "linux.memoryPolicy.nodes: must be empty with MPOL_LOCAL; linux.memoryPolicy.flags: MPOL_F_NUMA_BALANCING does not go with MPOL_LOCAL",
+            ),
+            (
+                vec![("/annotations", json!({ "": "x" }))],
+                "annotations: a key is empty",
+            ),
+        ];
+        for (changes, said) in table {
+            assert_eq!(with(&changes), Err(said.to_owned()), "{changes:?}");
+        }
+    }
+
+    #[test]
+    fn what_this_version_lacks_is_refused_by_name() {
+        let maps = json!([{ "containerID": 0, "hostID": 1, "size": 1 }]);
+        let mapped = json!({ "destination": "/x", "type": "bind", "source": "/y", "options": ["ridmap"], "uidMappings": maps });
+        let all = with(&[
+            ("/process/apparmorProfile", json!("a")),
+            ("/process/selinuxLabel", json!("a")),
+            ("/linux/mountLabel", json!("a")),
+            (
+                "/linux/seccomp",
+                json!({ "defaultAction": "SCMP_ACT_ALLOW" }),
+            ),
+            ("/linux/intelRdt", json!({})),
+            ("/mounts/+", mapped),
+        ]);
+        let said = [
+            "process.apparmorProfile: not supported by this version",
+            "process.selinuxLabel: not supported by this version",
+            "linux.mountLabel: not supported by this version",
+            "linux.seccomp: not supported by this version",
+            "linux.intelRdt: not supported by this version",
+            "mounts[7].options[0]: ridmap is not supported by this version",
+            "mounts[7].uidMappings: not supported by this version",
+        ];
+        assert_eq!(all, Err(said.join("; ")));
+        let empty = json!("");
+        let none = with(&[
+            ("/process/apparmorProfile", empty.clone()),
+            ("/process/selinuxLabel", empty.clone()),
+            ("/linux/mountLabel", empty),
+        ]);
+        assert_eq!(none, Ok(vec![]));
+    }
+
+    #[test]
+    fn what_is_right_or_only_odd_passes() {
+        let none: [&str; 0] = [];
+        let time = json!({ "type": "time" });
+        let user = json!({ "type": "user", "path": "/proc/1/ns/user" });
+        let table: Vec<(Vec<(&str, Value)>, &[&str])> = vec![
+            (vec![("/mounts/+", mount("/proc", "bind", "/proc"))], &none),
+            (
+                vec![("/mounts/+", mount("/proc/uptime", "bind", "/x"))],
+                &none,
+            ),
+            (vec![("/mounts/+", mount("/process", "tmpfs", "x"))], &none),
+            (
+                vec![(
+                    "/mounts/+",
+                    json!({ "destination": "/", "options": ["remount", "ro"] }),
+                )],
+                &none,
+            ),
+            (
+                vec![("/mounts/+", mount("tmp", "tmpfs", "x"))],
+                &[
+                    r#"mounts[7].destination: "tmp": mount destination not absolute; it is taken from /"#,
+                ],
+            ),
+            (
+                vec![(
+                    "/linux/personality",
+                    json!({ "domain": "LINUX32", "flags": ["X"] }),
+                )],
+                &["linux.personality.flags: ignored: the specification defines none yet"],
+            ),
+            (
+                vec![
+                    ("/linux/namespaces/+", time),
+                    (
+                        "/linux/timeOffsets",
+                        json!({ "boottime": { "secs": -1, "nanosecs": 1 } }),
+                    ),
+                ],
+                &none,
+            ),
+            (
+                vec![
+                    ("/linux/namespaces/+", user),
+                    ("/process/user/uid", json!(7)),
+                ],
+                &none,
+            ),
+            (
+                vec![(
+                    "/linux/sysctl",
+                    json!({ "net.ipv4.conf.eth0/1.forwarding": "1", "kernel/shmmax": "1", "fs.mqueue.msg_max": "1", "kernel.domainname": "d" }),
+                )],
+                &none,
+            ),
+            (
+                vec![(
+                    "/linux/netDevices",
+                    json!({ "a": { "name": "eth%d" }, "b": { "name": "eth%d" }, "c": {} }),
+                )],
+                &none,
+            ),
+            (vec![("/linux/rootfsPropagation", json!("rslave"))], &none),
+            (vec![("/linux/rootfsPropagation", json!(""))], &none),
+            (
+                vec![(
+                    "/linux/memoryPolicy",
+                    json!({ "mode": "MPOL_BIND", "nodes": "0, 2-3", "flags": ["MPOL_F_STATIC_NODES"] }),
+                )],
+                &none,
+            ),
+            (
+                vec![(
+                    "/process/scheduler",
+                    json!({ "policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 3 }),
+                )],
+                &none,
+            ),
+            (
+                vec![(
+                    "/linux/devices",
+                    json!([{ "path": "/run/pipe", "type": "p", "major": -1 }]),
+                )],
+                &none,
+            ),
+        ];
+        for (changes, warnings) in table {
+            assert_eq!(
+                with(&changes).as_deref(),
+                Ok(warnings
+                    .iter()
+                    .map(|w| w.to_string())
+                    .collect::<Vec<_>>()
+                    .as_slice()),
+                "{changes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_root_a_user_namespace_is_needed() {
+        let mut ask = ask();
+        ask.host.euid = 1000;
+        let said =
+            "linux.namespaces: rootless container requires user namespaces; add one of type user";
+        assert_eq!(checked(&default(), &ask), Err(said.to_owned()));
+    }
+
+    #[test]
+    fn a_process_can_be_checked_alone() {
+        let (process, _) = config::parse_process(br#"{"args": [], "cwd": ""}"#).unwrap();
+        assert_eq!(
+            check_process(&process).unwrap_err().to_string(),
+            "process.args: must not be empty; process.cwd: Cwd property must not be empty"
+        );
+    }
+
+    /// xorshift64: the same series each time.
+    struct Dice(u64);
+
+    impl Dice {
+        fn roll(&mut self, sides: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 % sides.max(1) as u64) as usize
+        }
+    }
+
+    /// Everything at once, so that each check sees something.
+    fn everything() -> Value {
+        let mut tree = default();
+        for (pointer, value) in [
+            (
+                "/process/scheduler",
+                json!({ "policy": "SCHED_FIFO", "priority": 5, "flags": ["SCHED_FLAG_RECLAIM"], "nice": 1 }),
+            ),
+            (
+                "/process/ioPriority",
+                json!({ "class": "IOPRIO_CLASS_BE", "priority": 4 }),
+            ),
+            ("/process/consoleSize", json!({ "height": 4, "width": 5 })),
+            ("/process/user/additionalGids", json!([1, 2])),
+            (
+                "/hooks",
+                json!({ "prestart": [{ "path": "/a", "timeout": 4 }], "poststop": [{ "path": "/a", "env": ["A=B"] }] }),
+            ),
+            ("/linux/namespaces/+", json!({ "type": "user" })),
+            ("/linux/namespaces/+", json!({ "type": "time" })),
+            (
+                "/linux/uidMappings",
+                json!([{ "containerID": 0, "hostID": 1, "size": 9 }]),
+            ),
+            (
+                "/linux/gidMappings",
+                json!([{ "containerID": 0, "hostID": 1, "size": 9 }]),
+            ),
+            (
+                "/linux/timeOffsets",
+                json!({ "monotonic": { "secs": 1, "nanosecs": 2 } }),
+            ),
+            (
+                "/linux/devices",
+                json!([{ "path": "/dev/x", "type": "c", "major": 1, "minor": 3, "fileMode": 438 }]),
+            ),
+            ("/linux/netDevices", json!({ "eth0": { "name": "e" } })),
+            (
+                "/linux/sysctl",
+                json!({ "net.ipv4.ip_forward": "1", "kernel/sem": "1" }),
+            ),
+            (
+                "/linux/memoryPolicy",
+                json!({ "mode": "MPOL_BIND", "nodes": "0-1", "flags": ["MPOL_F_STATIC_NODES"] }),
+            ),
+            ("/linux/personality", json!({ "domain": "LINUX" })),
+            ("/linux/rootfsPropagation", json!("rslave")),
+            ("/linux/cgroupsPath", json!("/a/b")),
+            ("/annotations", json!({ "a": "b" })),
+        ] {
+            put(&mut tree, pointer, value);
+        }
+        tree
+    }
+
+    fn strange(dice: &mut Dice) -> Value {
+        let values = [
+            Value::Null,
+            json!(""),
+            json!("\0"),
+            json!(".."),
+            json!("../../x"),
+            json!("/"),
+            json!("//proc/../proc/self"),
+            json!(0),
+            json!(-1),
+            json!(u32::MAX),
+            json!(i64::MIN),
+            json!(i64::MAX),
+            json!(u64::MAX),
+            json!(1e300),
+            json!(true),
+            json!([]),
+            json!({}),
+            json!([[]]),
+            json!([""]),
+            json!({ "": "" }),
+            json!("é\u{1f4a9}\n"),
+            json!("x".repeat(5000)),
+            json!("remount"),
+            json!("user"),
+            json!("p"),
+            json!("-"),
+            json!("0-"),
+            json!(","),
+            json!("rr"),
+            json!("%d"),
+            json!("="),
+        ];
+        values[dice.roll(values.len())].clone()
+    }
+
+    /// Changes one value somewhere in `tree`.
+    fn mutate(tree: &mut Value, dice: &mut Dice) {
+        let deeper = dice.roll(8) != 0;
+        match tree {
+            Value::Object(entries) if deeper && !entries.is_empty() => {
+                let nth = dice.roll(entries.len());
+                if let Some(value) = entries.values_mut().nth(nth) {
+                    return mutate(value, dice);
+                }
+            }
+            Value::Array(list) if deeper && !list.is_empty() => {
+                let nth = dice.roll(list.len());
+                if dice.roll(4) == 0 {
+                    let copy = list[nth].clone();
+                    list.push(copy);
+                    return;
+                }
+                return mutate(&mut list[nth], dice);
+            }
+            _ => {}
+        }
+        *tree = strange(dice);
+    }
+
+    #[test]
+    fn no_document_makes_it_panic_and_every_refusal_is_one_line() {
+        assert_eq!(checked(&everything(), &ask()), Ok(vec![]));
+        let mut dice = Dice(0x5eed_0001);
+        let (mut refused, mut passed) = (0, 0);
+        for _ in 0..1500 {
+            let mut tree = everything();
+            for _ in 0..=dice.roll(4) {
+                mutate(&mut tree, &mut dice);
+            }
+            let mut text = tree.to_string().into_bytes();
+            if dice.roll(10) == 0 {
+                text.truncate(dice.roll(text.len()));
+            }
+            let said = match config::parse(&text) {
+                Err(e) => format!("{e:#}"),
+                Ok((spec, _)) => match check(&spec, &ask()) {
+                    Ok(_) => {
+                        passed += 1;
+                        continue;
+                    }
+                    Err(e) => format!("{e:#}"),
+                },
+            };
+            refused += 1;
+            assert!(
+                !said.is_empty() && !said.chars().any(char::is_control),
+                "{said:?}"
+            );
+        }
+        assert!(
+            refused > 400 && passed > 80,
+            "{refused} refused, {passed} passed"
+        );
+    }
 }
