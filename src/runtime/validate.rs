@@ -1063,7 +1063,9 @@ mod tests {
         check(&spec, ask).map_err(|e| format!("{e:#}"))
     }
 
-    fn with(changes: &[(&str, Value)]) -> Result<Vec<String>, String> {
+    type Change = (&'static str, Value);
+
+    fn with(changes: &[Change]) -> Result<Vec<String>, String> {
         let mut tree = default();
         for (pointer, value) in changes {
             put(&mut tree, pointer, value.clone());
@@ -1081,7 +1083,7 @@ mod tests {
         let time = json!({ "type": "time" });
         let user = json!({ "type": "user" });
         let map = |container: u32, host: u32, size: u32| json!({ "containerID": container, "hostID": host, "size": size });
-        let table: Vec<(Vec<(&str, Value)>, &str)> = vec![
+        let table: Vec<(Vec<Change>, &str)> = vec![
             (vec![("/root", Value::Null)], "root: is missing"),
             (
                 vec![("/root/path", json!(""))],
@@ -1428,7 +1430,7 @@ mod tests {
         let none: [&str; 0] = [];
         let time = json!({ "type": "time" });
         let user = json!({ "type": "user", "path": "/proc/1/ns/user" });
-        let table: Vec<(Vec<(&str, Value)>, &[&str])> = vec![
+        let table: Vec<(Vec<Change>, &[&str])> = vec![
             (vec![("/mounts/+", mount("/proc", "bind", "/proc"))], &none),
             (
                 vec![("/mounts/+", mount("/proc/uptime", "bind", "/x"))],
