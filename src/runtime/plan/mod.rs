@@ -20,7 +20,7 @@ pub mod resources;
 mod rootfs;
 mod scheduling;
 mod show;
-mod sysctl;
+pub mod sysctl;
 
 pub use draw::draw;
 pub use show::show;
