@@ -146,7 +146,10 @@ fn run_on_terminal(t: &Place, bundle: &Bundle, type_in: &str) -> Result<String> 
 }
 
 fn run_with_a_terminal_uses_the_callers(t: &Place) -> Result<()> {
-    let bundle = with_terminal(t.bundle()).sh("tty; stty size; exit 5");
+    let bundle = with_terminal(t.bundle()).sh(
+        // runc sets the size a moment after the process has begun.
+        "tty; n=0; until stty size 2>/dev/null || [ $n = 1000 ]; do n=$((n+1)); done; exit 5",
+    );
     let text = run_on_terminal(t, &bundle, "")?;
     assert!(
         text.contains("/dev/pts/0") || text.contains("/dev/console"),

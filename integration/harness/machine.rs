@@ -96,8 +96,21 @@ pub fn enter() -> Result<&'static Machine> {
     Ok(MACHINE.get_or_init(|| machine))
 }
 
-/// Cgroups of a test program that was killed, as far as they are empty.
+/// Directories and cgroups of a test program that was killed: what was in them is gone with it.
 fn forget_the_dead(cgroups: &Path) {
+    for entry in fs::read_dir(std::env::temp_dir())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(pid) = name.strip_prefix("sc-integration-") else {
+            continue;
+        };
+        if !Path::new("/proc").join(pid).exists() {
+            let _ = fs::remove_dir(entry.path()); // never more than an empty mount point
+        }
+    }
     for entry in fs::read_dir(cgroups).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some(pid) = name.strip_prefix("sc-test-") else {

@@ -5,6 +5,7 @@
 //! - [`log`], [`clock`]: what is said, and when.
 //! - [`container`]: the record on disk; [`status`]: the state machine; [`state`]: what is shown of it;
 //!   [`pid`]: whether a recorded process is still the same; [`signal`]: signals by name.
+//! - [`config`]: config.json to runtime-spec's types; [`validate`]: whether its values make sense.
 //! - [`host`]: what a plan must know of this machine; [`plan`]: everything a container will be made
 //!   of, as plain data.
 //! - [`cgroup`], [`hooks`]: the container's cgroup; programs that run beside it.

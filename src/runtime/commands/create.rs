@@ -37,9 +37,10 @@ pub fn draw(args: &CreateArgs) -> Result<Drawn> {
     let loaded = config::load(&bundle)?;
     let ask = args.ask(bundle)?;
     guard_descriptors(ask.preserve_fds)?;
-    validate::check(&loaded.spec, &ask)?;
+    let odd = validate::check(&loaded.spec, &ask).context("config.json")?;
     let mut plan = plan::draw(&loaded.spec, &ask)?;
     plan.warnings.extend(loaded.warnings);
+    plan.warnings.extend(odd);
     log::warn_all(&plan.warnings);
     Ok(Drawn {
         plan,

@@ -11,14 +11,20 @@
 pub mod default_spec;
 pub mod device_program;
 mod draw;
+mod hooks;
+mod mounts;
+mod namespaces;
+mod paths;
+pub mod process;
 pub mod resources;
+mod rootfs;
+mod scheduling;
+mod show;
+pub mod sysctl;
 pub mod update;
 
 pub use draw::draw;
-
-pub fn show(plan: &Plan) -> String {
-    format!("{plan:#?}\n")
-}
+pub use show::show;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
