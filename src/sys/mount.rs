@@ -4,6 +4,8 @@
 
 use super::error::{Call, Error, Result, retry};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -313,10 +315,18 @@ pub fn set_propagation(path: &Path, flags: u64) -> Result<()> {
 /// Makes the current directory the root, stacks the old root on it and takes that off
 /// (pivot_root(2), "pivot_root(".", ".")").
 pub fn pivot_into_cwd(old_root_may_propagate: bool) -> Result<()> {
+    let old_root = match old_root_may_propagate {
+        true => Some(
+            nix::fcntl::open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+                .call("open", || "\"/\", O_PATH".to_owned())?,
+        ),
+        false => None,
+    };
     nix::unistd::pivot_root(".", ".").call("pivot_root", || "\".\", \".\"".to_owned())?;
-    if old_root_may_propagate {
-        // Else the unmount below would reach the host.
-        set_propagation(Path::new("."), libc::MS_SLAVE | libc::MS_REC)?;
+    if let Some(old_root) = &old_root {
+        // Else the unmount below would reach the host. By descriptor: for mount(2), unlike for
+        // umount(2), "." is the new root that lies below the old one.
+        set_attr(old_root.as_fd(), true, 0, 0, libc::MS_SLAVE)?;
     }
     nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH)
         .call("umount2", || "old root, MNT_DETACH".to_owned())?;

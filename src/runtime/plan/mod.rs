@@ -99,6 +99,7 @@ pub struct ParentPlan {
 pub struct ClonePlan {
     pub route: CloneRoute,
     /// CLONE_NEW* of the namespaces to make, in one call.
+    /// Without a time namespace that has offsets: the parent makes that one before the clone.
     pub new: u64,
     /// Namespaces the *parent* enters around the clone and leaves again: only a pid namespace
     /// joined by path, which is entered by children alone (setns(2)).
