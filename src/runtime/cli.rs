@@ -124,6 +124,7 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
     let outcome = parse(&args).and_then(|typed| match typed {
         Typed::Print(text) => Ok(print(&text).map(|()| 0)?),
         Typed::Verb(root, verb) => {
+            log::check()?;
             log::debug(|| format!("{verb:?}"));
             Ok(commands::perform(&Global { root }, &verb)?)
         }

@@ -451,6 +451,14 @@ impl Claim {
         self.place.dir.as_fd()
     }
 
+    /// An error when another `create` was faster with this name.
+    pub fn refuse_taken(&self) -> Result<()> {
+        match self.place.record()? {
+            Some(_) => Err(exists()),
+            None => Ok(()),
+        }
+    }
+
     /// Writes the record, atomically. The first time it must still be the only one.
     pub fn save(&self, record: &Record) -> Result<()> {
         self.place.write(record, !self.saved.get())?;

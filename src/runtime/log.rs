@@ -10,6 +10,7 @@
 //! as one, and a warning would spoil the JSON of `state`.
 
 use crate::runtime::clock;
+use anyhow::{Context, Result};
 use serde::Serialize;
 use std::fmt::{Display, Write as _};
 use std::fs::OpenOptions;
@@ -42,6 +43,11 @@ static LOG: Mutex<Log> = Mutex::new(Log::new(None, Format::Text, false));
 /// Says where messages go. Before that: to stderr, as text.
 pub fn set(log: Log) {
     with(|current| *current = log);
+}
+
+/// Makes sure that the log can be written; runc does too, and engines read it after a failure.
+pub fn check() -> Result<()> {
+    LOG.lock().unwrap_or_else(PoisonError::into_inner).check()
 }
 
 /// Something that the user should act on, but that stops nothing.
@@ -131,6 +137,17 @@ impl Log {
             Some(_) => self.emit(&to_file(line)),
             None => say(&to_person(line)),
         }
+    }
+
+    /// An error where `--log` cannot be written: better before anything is made than after.
+    fn check(&self) -> Result<()> {
+        let Some(path) = &self.file else {
+            return Ok(());
+        };
+        let opened = OpenOptions::new().append(true).create(true).open(path);
+        opened
+            .map(drop)
+            .with_context(|| format!("--log {}", path.display()))
     }
 
     /// Appended with one write(2): verbs of one container share a file.

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use std::fmt;
 
-/// A system call that failed. Prints as `open_tree("/srv/d", OPEN_TREE_CLONE): No such file or directory`.
+/// A system call that failed. Prints as `open_tree("/srv/d", OPEN_TREE_CLONE): no such file or directory`.
 #[derive(Debug, Clone)]
 pub struct Error {
     pub call: &'static str,
@@ -30,7 +30,9 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}({}): {}", self.call, self.args, self.errno.desc())
+        // Lower case, as the words of Go's runtimes are: engines search for them.
+        let why = self.errno.desc().to_lowercase();
+        write!(f, "{}({}): {why}", self.call, self.args)
     }
 }
 

@@ -53,7 +53,7 @@ pub fn draw(args: &CreateArgs) -> Result<Drawn> {
 fn guard_descriptors(preserve: u32) -> Result<()> {
     for fd in 3..preserve.saturating_add(3) {
         if !sys::process::is_open(fd as i32) {
-            bail!("--preserve-fds {preserve}: descriptor {fd} is not open");
+            bail!("--preserve-fds: preserved-fd {fd} (of {preserve}) is not open");
         }
     }
     Ok(sys::process::close_on_exec_from(3)?)

@@ -120,8 +120,14 @@ fn make_link(target: &Path, dir: BorrowedFd, name: &OsStr) -> Result<()> {
     }
 }
 
-/// The host's /dev/null, verified to be the null device (CVE-2025-31133).
-pub fn host_null() -> Result<OwnedFd> {
+/// The null device to mask files with: the container's where that is the true one, else the host's.
+/// By descriptor, verified: a path could lead to anything (CVE-2025-31133).
+pub fn null(root: BorrowedFd) -> Result<OwnedFd> {
+    if let Ok(own) = inside::open_no_links(root, Path::new("/dev/null"), OFlag::O_PATH)
+        && is_null(own.as_fd())?
+    {
+        return Ok(own);
+    }
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let null = nix::fcntl::open("/dev/null", flags, Mode::empty())
         .call("open", || "\"/dev/null\" of the host".to_owned())?;

@@ -21,7 +21,7 @@ pub struct Root<'p> {
     plan: &'p RootfsPlan,
     /// Path handle on the root of the new tree.
     fd: OwnedFd,
-    /// The host's /dev/null, verified; there when paths are to be masked.
+    /// A verified /dev/null; there when paths are to be masked.
     null: Option<Cover>,
     /// A read-only /dev, read-only only once its devices are made.
     late_readonly: Option<OwnedFd>,
@@ -54,7 +54,7 @@ impl<'p> Root<'p> {
             true => None,
             // Taken while the host's tree is ours: of an unmounted one no copy can be made.
             false => Some(Cover::new(sys::mount::clone_tree_at(
-                devices::host_null()?.as_fd(),
+                devices::null(fd.as_fd())?.as_fd(),
                 false,
             )?)),
         };
@@ -123,7 +123,7 @@ impl<'p> Root<'p> {
     }
 
     /// linux.maskedPaths: a directory under one empty read-only tmpfs that all share, a file under
-    /// the host's /dev/null by descriptor (CVE-2025-31133: the container's may be anything).
+    /// the null device, by a descriptor that was verified (CVE-2025-31133).
     pub fn mask_paths(&self) -> Result<()> {
         let mut empty = None;
         for path in &self.plan.masked_paths {

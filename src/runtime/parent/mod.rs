@@ -148,7 +148,8 @@ impl Effects {
         cgroup_mount: &Path,
         by_fifo: bool,
     ) -> Result<(ParentEnd, Option<OwnedFd>)> {
-        Cgroup::refuse_used(cgroup_mount, &plan.parent.cgroup)?;
+        Cgroup::refuse_used(cgroup_mount, &plan.parent.cgroup)
+            .or_else(|e| self.claim.refuse_taken().and(Err(e)))?;
         // Before anything is made, so that `delete --force` can clean up after a runtime that was
         // killed here; and only of a cgroup that is ours to kill.
         self.record.phase = Phase::Creating;
