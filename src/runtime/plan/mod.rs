@@ -10,6 +10,7 @@
 
 pub mod device_program;
 pub mod resources;
+pub mod seccomp;
 
 use std::path::PathBuf;
 
