@@ -21,9 +21,13 @@
 //! order is that of its own tree.
 
 mod abi;
+#[cfg(test)]
+mod interpreter;
 mod profile;
 mod program;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, Spec};
@@ -37,7 +41,7 @@ pub struct SeccompPlan {
     /// SECCOMP_FILTER_FLAG_*. With [`notify`](Self::notify), NEW_LISTENER is among them.
     pub flags: u64,
     pub notify: Option<Notify>,
-    /// What the user may want to know: system calls without a number.
+    /// What the user may want to know: system calls without a number, settings without effect.
     pub warnings: Vec<String>,
 }
 
@@ -74,9 +78,9 @@ pub fn draw(spec: &Spec) -> Result<Option<SeccompPlan>> {
 fn draw_for(seccomp: &LinuxSeccomp, native: Arch) -> Result<SeccompPlan> {
     let notify = notify(seccomp)?;
     let profile = profile::read(seccomp, native)?;
-    let mut warnings = Vec::new();
+    let mut warnings = idle(seccomp);
     if !profile.unknown.is_empty() {
-        let names = profile.unknown.join(", ");
+        let names = Vec::from_iter(profile.unknown).join(", ");
         warnings.push(format!(
             "linux.seccomp.syscalls: unknown system calls are ignored: {names}"
         ));
@@ -87,6 +91,26 @@ fn draw_for(seccomp: &LinuxSeccomp, native: Arch) -> Result<SeccompPlan> {
         notify,
         warnings,
     })
+}
+
+/// Error numbers where the action has no use for one. runtime-spec calls for an error, but runc
+/// takes them without a word, and profiles carry them along when their action is edited.
+fn idle(seccomp: &LinuxSeccomp) -> Vec<String> {
+    use LinuxSeccompAction::{ScmpActErrno, ScmpActTrace};
+    let useless = |action| !matches!(action, ScmpActErrno | ScmpActTrace);
+    let say = |field: String, action| format!("{field}: means nothing with {action}");
+    let mut warnings = Vec::new();
+    let default = seccomp.default_action();
+    if seccomp.default_errno_ret().is_some() && useless(default) {
+        warnings.push(say("linux.seccomp.defaultErrnoRet".to_owned(), default));
+    }
+    for (at, group) in seccomp.syscalls().iter().flatten().enumerate() {
+        if group.errno_ret().is_some() && useless(group.action()) {
+            let field = format!("linux.seccomp.syscalls[{at}].errnoRet");
+            warnings.push(say(field, group.action()));
+        }
+    }
+    warnings
 }
 
 /// Flags of seccomp(2). Where config.json has no list at all, runc disables the speculative store

@@ -2,11 +2,14 @@
 //! becomes intervals of system call numbers with one verdict each, an audit architecture a section.
 
 use super::abi::{self, Abi, X32_BIT};
-use super::program::{Check, Compare, Condition, Interval, Rule, Section, Verdict};
+use super::program::{
+    Check, Compare, Condition, Interval, MAX_INSTRUCTIONS, Rule, Section, Verdict,
+};
 use anyhow::{Result, ensure};
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
 };
+use std::collections::{BTreeSet, HashSet};
 
 /// SECCOMP_RET_KILL_THREAD: what libseccomp, and so runc, gives an ABI that the profile does not list.
 pub(super) const STRANGER: u32 = 0;
@@ -16,15 +19,17 @@ const ENOSYS: u32 = libc::ENOSYS as u32;
 /// Errors above are not errors to the C library; the kernel cuts to it (MAX_ERRNO of <linux/err.h>).
 const MAX_ERRNO: u32 = 4095;
 
+/// Where a small profile that multiplies (many names, many alternatives) is given up: most of
+/// what the intervals of real profiles share is one check, so this is far above the program's limit.
+const MOST_RULES: usize = 1 << 16;
+
 /// A profile as numbers.
 #[derive(Debug)]
 pub(super) struct Profile {
     /// The native architecture first.
     pub sections: Vec<Section>,
-    /// Names that no architecture knows, in order.
-    pub unknown: Vec<String>,
-    /// Fields that mean nothing where they stand.
-    pub idle: Vec<String>,
+    /// Names that no architecture knows.
+    pub unknown: BTreeSet<String>,
 }
 
 /// Reads a profile for a machine of architecture `native`.
@@ -37,7 +42,7 @@ pub(super) fn read(seccomp: &LinuxSeccomp, native: Arch) -> Result<Profile> {
     )?;
     let none = Vec::new();
     let groups = seccomp.syscalls().as_ref().unwrap_or(&none);
-    let mut unknown = Vec::new();
+    let mut unknown = BTreeSet::new();
     let mut asks = Vec::with_capacity(groups.len());
     for (at, group) in groups.iter().enumerate() {
         asks.push(Ask::read(group, at, &mut unknown)?);
@@ -54,14 +59,14 @@ pub(super) fn read(seccomp: &LinuxSeccomp, native: Arch) -> Result<Profile> {
         let plain = shared().find(|abi| !abi.is_x32());
         let stub = stub_of(seccomp);
         if first.audit != Arch::ScmpArchX86_64 as u32 {
-            layout.abi(first, &asks, default, stub, 0);
+            layout.abi(first, &asks, default, stub, 0)?;
         } else {
             match plain {
-                Some(abi) => layout.abi(abi, &asks, default, stub, 0),
+                Some(abi) => layout.abi(abi, &asks, default, stub, 0)?,
                 None => layout.push(0, Verdict::Return(STRANGER)),
             }
             match x32 {
-                Some(abi) => layout.abi(abi, &asks, default, stub, X32_BIT),
+                Some(abi) => layout.abi(abi, &asks, default, stub, X32_BIT)?,
                 None => {
                     layout.push(X32_BIT, Verdict::Return(STRANGER));
                     // -1, with which a tracer skips a call, has the bit by accident.
@@ -72,7 +77,7 @@ pub(super) fn read(seccomp: &LinuxSeccomp, native: Arch) -> Result<Profile> {
         sections.push(Section {
             audit: first.audit,
             big_endian: first.big_endian,
-            intervals: layout.0,
+            intervals: layout.intervals,
         });
     }
     Ok(Profile { sections, unknown })
@@ -134,7 +139,7 @@ struct Ask {
 }
 
 impl Ask {
-    fn read(group: &LinuxSyscall, at: usize, unknown: &mut Vec<String>) -> Result<Ask> {
+    fn read(group: &LinuxSyscall, at: usize, unknown: &mut BTreeSet<String>) -> Result<Ask> {
         let field = format!("linux.seccomp.syscalls[{at}]");
         let action = return_value(
             group.action(),
@@ -149,8 +154,9 @@ impl Ask {
         for name in group.names() {
             match abi::find(name) {
                 Some(call) => calls.push(call),
-                None if unknown.contains(name) => {}
-                None => unknown.push(name.clone()),
+                None => {
+                    unknown.insert(name.clone());
+                }
             }
         }
         Ok(Ask {
@@ -189,18 +195,10 @@ fn condition(arg: &LinuxSeccompArg, field: &str) -> Result<Condition> {
 /// alternative of its own: so runc reads it, for the sake of profiles written before libseccomp
 /// could do otherwise.
 fn alternatives(conditions: Vec<Condition>) -> Vec<Vec<Condition>> {
-    let twice = |c: &Condition| {
-        conditions
-            .iter()
-            .filter(|other| other.index == c.index)
-            .count()
-            > 1
-    };
+    let mut seen = [false; 6];
+    let twice = |c: &Condition| std::mem::replace(&mut seen[usize::from(c.index)], true);
     if conditions.iter().any(twice) {
-        conditions
-            .into_iter()
-            .map(|condition| vec![condition])
-            .collect()
+        conditions.into_iter().map(|one| vec![one]).collect()
     } else {
         vec![conditions]
     }
@@ -208,25 +206,47 @@ fn alternatives(conditions: Vec<Condition>) -> Vec<Vec<Condition>> {
 
 /// Intervals, in ascending order; equal neighbours have become one.
 #[derive(Default)]
-struct Layout(Vec<Interval>);
+struct Layout {
+    intervals: Vec<Interval>,
+    /// Rules in them, all together.
+    rules: usize,
+}
 
 impl Layout {
     /// From `start` on, `verdict`.
     fn push(&mut self, start: u32, verdict: Verdict) {
-        if self.0.last().is_some_and(|last| last.start == start) {
-            self.0.pop();
+        if self
+            .intervals
+            .last()
+            .is_some_and(|last| last.start == start)
+        {
+            self.intervals.pop();
         }
-        if self.0.last().is_none_or(|last| last.verdict != verdict) {
-            self.0.push(Interval { start, verdict });
+        if self
+            .intervals
+            .last()
+            .is_none_or(|last| last.verdict != verdict)
+        {
+            self.intervals.push(Interval { start, verdict });
         }
     }
 
     /// All numbers of an ABI, which begin at `start`.
-    fn abi(&mut self, abi: &Abi, asks: &[Ask], default: u32, stub: bool, start: u32) {
+    fn abi(&mut self, abi: &Abi, asks: &[Ask], default: u32, stub: bool, start: u32) -> Result<()> {
         let (wishes, newest) = wishes(abi, asks, default);
         self.push(start, Verdict::Return(default));
         for same in wishes.chunk_by(|a, b| a.number == b.number) {
-            self.push(same[0].number, verdict(same, abi, default));
+            let verdict = verdict(same, abi, default);
+            if let Verdict::Check(check) = &verdict {
+                self.rules += check.rules.len();
+                ensure!(
+                    self.rules <= MOST_RULES,
+                    "linux.seccomp.syscalls: more than {MOST_RULES} conditions on arguments for {}; \
+                     no program of {MAX_INSTRUCTIONS} instructions can hold them",
+                    abi.arch
+                );
+            }
+            self.push(same[0].number, verdict);
             // The next wish, if it is for the next number, replaces this.
             self.push(same[0].number + 1, Verdict::Return(default));
         }
@@ -237,6 +257,7 @@ impl Layout {
                 Verdict::Return(libc::SECCOMP_RET_ERRNO | ENOSYS),
             );
         }
+        Ok(())
     }
 }
 
@@ -278,7 +299,7 @@ fn wishes<'a>(abi: &Abi, asks: &'a [Ask], default: u32) -> (Vec<Wish<'a>>, Optio
 /// What several entries about one number come to: an entry without conditions settles it, the
 /// first of them if there are more (so libseccomp); otherwise the first whose conditions hold.
 fn verdict(wishes: &[Wish], abi: &Abi, default: u32) -> Verdict {
-    let mut rules = Vec::new();
+    let (mut rules, mut seen) = (Vec::new(), HashSet::new());
     for wish in wishes {
         for alternative in &wish.ask.alternatives {
             let conditions = behind(wish.gate, alternative);
@@ -289,7 +310,7 @@ fn verdict(wishes: &[Wish], abi: &Abi, default: u32) -> Verdict {
                 conditions,
                 action: wish.ask.action,
             };
-            if !rules.contains(&rule) {
+            if seen.insert(rule.clone()) {
                 rules.push(rule);
             }
         }

@@ -85,19 +85,25 @@ pub(super) fn write(sections: &[Section], stranger: u32) -> Result<Vec<u64>> {
     let mut entries = Vec::with_capacity(sections.len());
     for section in sections.iter().rev() {
         entries.push((section.audit, writer.section(section)));
+        fits(&writer)?;
     }
     for (audit, section) in entries {
         entry = writer.branch(JEQ, audit, section, entry);
     }
     let first = writer.then(LOAD, ARCH, entry);
     writer.island(first);
+    fits(&writer)?;
+    Ok(writer.code.iter().rev().map(Instruction::encode).collect())
+}
+
+fn fits(writer: &Writer) -> Result<()> {
     let length = writer.code.len();
     ensure!(
         length <= MAX_INSTRUCTIONS,
-        "linux.seccomp: the profile needs {length} BPF instructions, the kernel takes {MAX_INSTRUCTIONS} \
-         (BPF_MAXINSNS); use fewer conditions on arguments or fewer architectures"
+        "linux.seccomp: the profile needs {length} BPF instructions or more, the kernel takes \
+         {MAX_INSTRUCTIONS} (BPF_MAXINSNS); use fewer conditions on arguments or fewer architectures"
     );
-    Ok(writer.code.iter().rev().map(Instruction::encode).collect())
+    Ok(())
 }
 
 // struct seccomp_data: int nr; u32 arch; u64 instruction_pointer; u64 args[6].
