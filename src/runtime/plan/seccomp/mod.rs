@@ -22,6 +22,8 @@
 
 mod abi;
 #[cfg(test)]
+mod against_libseccomp;
+#[cfg(test)]
 mod interpreter;
 mod profile;
 mod program;

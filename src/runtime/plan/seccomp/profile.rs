@@ -302,7 +302,8 @@ fn verdict(wishes: &[Wish], abi: &Abi, default: u32) -> Verdict {
     let (mut rules, mut seen) = (Vec::new(), HashSet::new());
     for wish in wishes {
         for alternative in &wish.ask.alternatives {
-            let conditions = behind(wish.gate, alternative);
+            let mut conditions = behind(wish.gate, alternative);
+            conditions.retain(|condition| !asks_nothing(condition, abi.wide));
             if conditions.is_empty() {
                 return Verdict::Return(wish.ask.action);
             }
@@ -320,6 +321,15 @@ fn verdict(wishes: &[Wish], abi: &Abi, default: u32) -> Verdict {
         otherwise: default,
         wide: abi.wide,
     })
+}
+
+/// A mask without a bit, or without one in the half that a 32-bit caller can set: always equal.
+fn asks_nothing(condition: &Condition, wide: bool) -> bool {
+    match condition.compare {
+        Compare::MaskedEq(mask) if wide => mask == 0,
+        Compare::MaskedEq(mask) => mask as u32 == 0,
+        _ => false,
+    }
 }
 
 /// The conditions of a call made through a gate. The gate's first argument names the call, so a
