@@ -114,3 +114,87 @@ pub fn knows_action(action: u32) -> bool {
     };
     done == 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `struct sock_filter`.
+    fn instruction(code: u16, if_true: u8, k: u32) -> u64 {
+        let ([a, b], [e, f, g, h]) = (code.to_ne_bytes(), k.to_ne_bytes());
+        u64::from_ne_bytes([a, b, if_true, 0, e, f, g, h])
+    }
+
+    /// ld nr; jeq CALL; ret ALLOW; ret VERDICT
+    fn verdict_on(call: libc::c_long, verdict: u32) -> [u64; 4] {
+        [
+            instruction(0x20, 0, 0),
+            instruction(0x15, 1, call as u32),
+            instruction(0x06, 0, libc::SECCOMP_RET_ALLOW),
+            instruction(0x06, 0, verdict),
+        ]
+    }
+
+    /// On a thread of its own, as there is no way back.
+    fn confined<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                nix::sys::prctl::set_no_new_privs().expect("no_new_privs");
+                act()
+            });
+            thread.join().expect("a thread")
+        })
+    }
+
+    #[test]
+    fn a_loaded_program_decides_over_this_threads_calls() {
+        let program = verdict_on(libc::SYS_getpgid, libc::SECCOMP_RET_ERRNO | 77);
+        let (listener, refused) = confined(|| {
+            let listener = load(&program, 0).expect("load");
+            (listener.is_some(), nix::unistd::getpgid(None))
+        });
+        assert!(!listener);
+        assert_eq!(refused, Err(Errno::from_raw(77)));
+        assert!(nix::unistd::getpgid(None).is_ok());
+    }
+
+    #[test]
+    fn a_listener_is_close_on_exec() {
+        let program = verdict_on(libc::SYS_getpgid, libc::SECCOMP_RET_USER_NOTIF);
+        let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+        let listener = confined(|| load(&program, flags)).expect("load");
+        let listener = listener.expect("a listener");
+        let flags = nix::fcntl::fcntl(&listener, nix::fcntl::FcntlArg::F_GETFD).expect("F_GETFD");
+        assert_eq!(flags, libc::FD_CLOEXEC);
+    }
+
+    #[test]
+    fn a_flag_the_kernel_does_not_know_is_named() {
+        let program = verdict_on(libc::SYS_getpgid, libc::SECCOMP_RET_ALLOW);
+        let error = confined(|| load(&program, 1 << 30 | 4)).expect_err("no such flag");
+        assert_eq!(
+            error.to_string(),
+            "seccomp(SECCOMP_SET_MODE_FILTER, 0x40000004, 4 insns, flags 0x40000000 not known to this \
+             kernel): Invalid argument"
+        );
+    }
+
+    #[test]
+    fn a_program_of_more_than_16_bits_is_not_cut() {
+        let program = vec![instruction(0x06, 0, libc::SECCOMP_RET_ALLOW); 65537];
+        let error = confined(|| load(&program, 0)).expect_err("too long");
+        assert_eq!(error.errno, Errno::EINVAL);
+    }
+
+    #[test]
+    fn the_kernel_knows_what_every_supported_one_knows() {
+        // All since Linux 5.0.
+        let old = libc::SECCOMP_FILTER_FLAG_TSYNC
+            | libc::SECCOMP_FILTER_FLAG_LOG
+            | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW
+            | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+        assert_eq!(supported_flags() & old, old);
+        assert!(knows_action(libc::SECCOMP_RET_USER_NOTIF));
+        assert!(!knows_action(0x1234_0000));
+    }
+}

@@ -263,7 +263,7 @@ fn numbers(audit: u32) -> Vec<u32> {
         0xa000_0008 | 0xe000_0008 => vec![0..20, 5990..6600],
         0x4000_0028 => vec![0..600, 0x000e_ffff..0x000f_0010],
         0xc000_003e => vec![0..700, X32_BIT..X32_BIT + 700],
-        _ => vec![0..700],
+        _ => std::iter::once(0..700).collect(),
     };
     let edges = [
         X32_BIT - 1,
@@ -641,4 +641,98 @@ fn made_up_profiles_say_what_libseccomp_says() {
         refused * 2 < rounds * MACHINES.len(),
         "too many refused: {refused}"
     );
+}
+
+/// Instructions run per call, by x86_64 number: the mean, and the most.
+fn steps(program: &[Instruction]) -> (f64, usize) {
+    let calls = TABLE.iter().filter_map(|row| abi::find(row.0));
+    let x86_64 = Abi::of(Arch::ScmpArchX86_64, Arch::ScmpArchX86_64);
+    let numbers: Vec<u32> = calls.filter_map(|call| x86_64.number(&call)).collect();
+    let steps = |nr: &u32| {
+        let data = Data {
+            nr: *nr,
+            arch: x86_64.audit,
+            args: [0; 6],
+            big_endian: false,
+        };
+        run(program, &data).1
+    };
+    let all: Vec<usize> = numbers.iter().map(steps).collect();
+    let sum: usize = all.iter().sum();
+    (
+        sum as f64 / all.len() as f64,
+        all.into_iter().max().unwrap_or(0),
+    )
+}
+
+/// The median of 31 times, in microseconds.
+fn median(mut act: impl FnMut()) -> u128 {
+    let one = |_| {
+        let begin = std::time::Instant::now();
+        act();
+        begin.elapsed().as_micros()
+    };
+    let mut times: Vec<u128> = (0..31).map(one).collect();
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn encode(program: &[Instruction]) -> Vec<u64> {
+    let one = |i: &Instruction| {
+        let ([a, b], [e, f, g, h]) = (i.code.to_ne_bytes(), i.k.to_ne_bytes());
+        u64::from_ne_bytes([a, b, i.if_true, i.if_false, e, f, g, h])
+    };
+    program.iter().map(one).collect()
+}
+
+/// seccomp(2) of the program, each on a thread of its own.
+fn load_time(program: &[u64]) -> u128 {
+    let one = |_| {
+        let load = || {
+            nix::sys::prctl::set_no_new_privs().expect("no_new_privs");
+            let begin = std::time::Instant::now();
+            crate::sys::seccomp::load(program, 0).expect("seccomp");
+            begin.elapsed().as_micros()
+        };
+        std::thread::scope(|scope| scope.spawn(load).join().expect("a thread"))
+    };
+    let mut times: Vec<u128> = (0..31).map(one).collect();
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// cargo test --release --lib figures -- --ignored --nocapture
+#[test]
+#[ignore = "figures for people, not a test"]
+fn figures() {
+    let Some(mut libseccomp) = Libseccomp::start() else {
+        return;
+    };
+    for (path, source) in engines_profiles() {
+        for archs in [MACHINES[0], MACHINES[1]] {
+            let strangers = libseccomp.strangers(archs);
+            let profile = without(for_machine(&source, archs), &strangers);
+            say(&format!("{} {archs:?}", path.display()));
+            let line = |name: &str, program: &[Instruction], compile: u128| {
+                let (mean, most) = steps(program);
+                let load = load_time(&encode(program));
+                let length = program.len();
+                say(&format!(
+                    "  {name:10} {length:5} instructions, {mean:6.1} run per call, {most:4} at most; \
+                     compiled in {compile:6} us, loaded in {load:5} us"
+                ));
+            };
+            let parsed: LinuxSeccomp = serde_json::from_value(profile.clone()).expect("a profile");
+            let compile = median(|| drop(draw_for(&parsed, archs[0])));
+            line("ours", &ours(&profile, archs[0]), compile);
+            for (name, optimize) in [("its tree", 2), ("its chain", 1)] {
+                let job = json!({"seccomp": profile, "native": archs[0].to_string(), "optimize": optimize});
+                let micros = libseccomp.ask(&job)["micros"].as_u64().unwrap_or(0);
+                let theirs = libseccomp
+                    .compile(&profile, archs[0], optimize)
+                    .expect("a program");
+                line(name, &theirs, micros.into());
+            }
+        }
+    }
 }
