@@ -393,9 +393,9 @@ fn said(profile: &LinuxSeccomp, abi: &Abi, words: &[Word], data: &Data) -> u32 {
 #[derive(Default, Debug)]
 struct Counts {
     calls: usize,
-    /// Calls where libseccomp's program does not say what the profile says. 2.5.4 and 2.6.1 forget to
-    /// load the number in some programs with few conditional rules, and mix up conditions on one
-    /// argument in others; no engine's profile is concerned.
+    /// Calls where libseccomp's program does not say what the profile says. 2.5.4 and 2.6.1 go wrong
+    /// in some profiles with few, conditional entries (a program that never loads the number, for
+    /// one); no engine's profile is concerned.
     astray: usize,
     ours: usize,
     theirs: usize,

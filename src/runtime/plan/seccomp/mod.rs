@@ -16,9 +16,13 @@
 //!   calls through (ALLOW, LOG, TRACE), and not where defaultErrnoRet is ENOSYS anyway.
 //! - Several entries about one call: one without conditions settles it.
 //!
-//! In one point this is stricter in its order than libseccomp: entries about one call whose
-//! conditions overlap and whose actions differ are tried in the profile's order, where libseccomp's
-//! order is that of its own tree.
+//! - On 32-bit ABIs (x32 among them) conditions look at the lower half of an argument. Where sockets
+//!   and System V IPC are also reached through socketcall(2) and ipc(2), an entry about such a call
+//!   opens that way too, without its condition on the first argument.
+//!
+//! Where this differs, on purpose: entries about one call whose conditions overlap and whose actions
+//! differ are tried in the profile's order (libseccomp's is that of its own tree, and its programs
+//! for such profiles are not always right); and all numbers from 0x40000000 up count as x32.
 
 mod abi;
 #[cfg(test)]

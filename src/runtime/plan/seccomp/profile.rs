@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
 };
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 /// SECCOMP_RET_KILL_THREAD: what libseccomp, and so runc, gives an ABI that the profile does not list.
 pub(super) const STRANGER: u32 = 0;
@@ -299,7 +299,7 @@ fn wishes<'a>(abi: &Abi, asks: &'a [Ask], default: u32) -> (Vec<Wish<'a>>, Optio
 /// What several entries about one number come to: an entry without conditions settles it, the
 /// first of them if there are more (so libseccomp); otherwise the first whose conditions hold.
 fn verdict(wishes: &[Wish], abi: &Abi, default: u32) -> Verdict {
-    let (mut rules, mut seen) = (Vec::new(), HashSet::new());
+    let (mut rules, mut seen) = (Vec::new(), BTreeSet::new());
     for wish in wishes {
         for alternative in &wish.ask.alternatives {
             let mut conditions = behind(wish.gate, alternative);

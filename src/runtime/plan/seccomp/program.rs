@@ -14,7 +14,7 @@
 
 use super::abi::X32_BIT;
 use anyhow::{Result, ensure};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// BPF_MAXINSNS of <linux/bpf_common.h>: what seccomp(2) takes.
 pub(super) const MAX_INSTRUCTIONS: usize = 4096;
@@ -36,7 +36,7 @@ pub(super) struct Interval {
     pub verdict: Verdict,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Verdict {
     /// SECCOMP_RET_*.
     Return(u32),
@@ -44,7 +44,7 @@ pub(super) enum Verdict {
 }
 
 /// The first rule whose conditions all hold decides.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Check {
     pub rules: Vec<Rule>,
     pub otherwise: u32,
@@ -52,21 +52,21 @@ pub(super) struct Check {
     pub wide: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rule {
     pub conditions: Vec<Condition>,
     pub action: u32,
 }
 
 /// `argument[index] & mask  compared with  value`, unsigned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Condition {
     pub index: u8,
     pub compare: Compare,
     pub value: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Compare {
     Ne,
     Lt,
@@ -159,11 +159,11 @@ enum Target {
 struct Writer {
     /// Last instruction first.
     code: Vec<Instruction>,
-    /// The foremost `ret` of each action.
-    returns: HashMap<u32, usize>,
+    /// The foremost `ret` of each action. (No hash maps: their seed costs a getrandom(2).)
+    returns: BTreeMap<u32, usize>,
     /// Checks already written: several calls, or architectures, may share one (all sections have one
     /// byte order).
-    checks: HashMap<Check, Target>,
+    checks: BTreeMap<Check, Target>,
 }
 
 impl Writer {
