@@ -11,6 +11,7 @@ pub mod mount;
 pub mod netlink;
 pub mod pidfd;
 pub mod process;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod tty;

@@ -19,6 +19,7 @@ pub mod process;
 pub mod resources;
 mod rootfs;
 mod scheduling;
+pub mod seccomp;
 mod show;
 pub mod sysctl;
 pub mod update;
