@@ -52,6 +52,54 @@ const MOST_RULES: usize = 2048;
 ///
 /// Errors name the rule that is malformed.
 pub fn draw(spec: &Spec) -> Result<Option<Vec<u64>>> {
+    let (block, char) = tables(spec)?;
+    assemble(&block, &char)
+}
+
+/// The same as a list of what is allowed, in the words of systemd's `DeviceAllow`
+/// (systemd.resource-control(5)): a device or a group of them, and some of `rwm`. `None` where
+/// every access to some kind of device is allowed by default: `DevicePolicy=auto`.
+///
+/// A list that only allows can say less than the rules can, so it allows more where it must: a
+/// denial inside an allowed range, and a minor number of every major, are left to the program,
+/// which stays in force beside systemd's.
+pub fn allow_list(spec: &Spec) -> Result<Option<Vec<(String, String)>>> {
+    let (block, char) = tables(spec)?;
+    let mut out = vec![];
+    for (kind, table) in [("block", &block), ("char", &char)] {
+        let everywhere = table.other.all_bits();
+        if everywhere == ALL {
+            return Ok(None);
+        }
+        let mut allow = |device: String, access: u8, but: u8| {
+            if access | but != but {
+                out.push((device, letters(access | but)));
+            }
+        };
+        allow(format!("{kind}-*"), everywhere, 0);
+        for (major, row) in &table.majors {
+            let group = row.other | everywhere;
+            // A number for the group's name in /proc/devices, which differs between hosts.
+            allow(format!("{kind}-{major}"), row.other, everywhere);
+            for (minor, access) in &row.minors {
+                allow(format!("/dev/{kind}/{major}:{minor}"), *access, group);
+            }
+        }
+    }
+    Ok(Some(out))
+}
+
+/// Access bits as systemd.resource-control(5) writes them.
+fn letters(access: u8) -> String {
+    [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')]
+        .into_iter()
+        .filter(|(bit, _)| access & bit != 0)
+        .map(|(_, letter)| letter)
+        .collect()
+}
+
+/// What `spec` allows on block and on character devices.
+fn tables(spec: &Spec) -> Result<(Table, Table)> {
     let linux = spec.linux().as_ref();
     let asked = linux
         .and_then(|l| l.resources().as_ref()?.devices().as_deref())
@@ -73,10 +121,10 @@ pub fn draw(spec: &Spec) -> Result<Option<Vec<u64>>> {
         .map(|d| d.path().as_path())
         .collect();
     rules.extend(defaults(&made));
-    assemble(
-        &Table::fold(&rules, Kind::Block)?,
-        &Table::fold(&rules, Kind::Char)?,
-    )
+    Ok((
+        Table::fold(&rules, Kind::Block)?,
+        Table::fold(&rules, Kind::Char)?,
+    ))
 }
 
 fn read(i: usize, rule: &LinuxDeviceCgroup) -> Result<Rule> {
@@ -214,6 +262,11 @@ impl Table {
 }
 
 impl Row {
+    /// What is allowed on some device of this row.
+    fn all_bits(&self) -> u8 {
+        self.minors.iter().fold(self.other, |bits, m| bits | m.1)
+    }
+
     /// `major`: `None` for one that no rule names.
     fn fold(rules: &[&Rule], major: Option<u32>, minors: &BTreeSet<u32>) -> Row {
         let other = allowed(rules, major, None);

@@ -10,6 +10,8 @@
 
 pub mod device_program;
 pub mod resources;
+pub mod unit;
+pub mod variant;
 
 use std::path::PathBuf;
 
