@@ -850,4 +850,65 @@ mod tests {
             "linux.resources.devices: 2049 rules are too many: use ranges (no `minor`), at most 2048"
         );
     }
+
+    #[test]
+    fn a_list_for_systemd_allows_no_less_than_the_program() {
+        let list = |devices: Value| {
+            let list = allow_list(&spec(devices)).unwrap();
+            list.map(|l| {
+                l.iter()
+                    .map(|(d, a)| format!("{d} {a}"))
+                    .collect::<Vec<_>>()
+            })
+        };
+        let defaults = [
+            "/dev/char/1:3 rwm",
+            "/dev/char/1:5 rwm",
+            "/dev/char/1:7 rwm",
+            "/dev/char/1:8 rwm",
+            "/dev/char/1:9 rwm",
+        ];
+        let others = [
+            "/dev/char/5:0 rwm",
+            "/dev/char/5:2 rwm",
+            "/dev/char/10:200 rwm",
+            "char-136 rwm",
+        ];
+        let with = |block: &[&str], char: &[&str], middle: &[&str]| {
+            let lines = [block, char, &defaults, middle, &others].concat();
+            Some(lines.iter().map(|l| l.to_string()).collect::<Vec<_>>())
+        };
+        for (devices, expected) in [
+            (json!([]), with(&["block-* m"], &["char-* m"], &[])),
+            (
+                json!([{"allow": true, "type": "c", "major": 4, "access": "rw"},
+                       {"allow": true, "type": "b", "major": 8, "access": "r"},
+                       {"allow": true, "type": "b", "major": 8, "minor": 1, "access": "w"}]),
+                with(
+                    &["block-* m", "block-8 rm", "/dev/block/8:1 rwm"],
+                    &["char-* m"],
+                    &["char-4 rwm"],
+                ),
+            ),
+            // Minor 5 of every major: reading any is left to the program.
+            (
+                json!([{"allow": true, "type": "c", "minor": 5, "access": "r"}]),
+                with(&["block-* m"], &["char-* rm"], &[]),
+            ),
+            // A hole in what is allowed is left to it, too.
+            (
+                json!([{"allow": true, "type": "b", "major": 8, "access": "rwm"},
+                       {"allow": false, "type": "b", "major": 8, "minor": 3, "access": "rwm"}]),
+                with(&["block-* m", "block-8 rwm"], &["char-* m"], &[]),
+            ),
+            (json!([{"allow": true, "access": "rwm"}]), None),
+            (
+                json!([{"allow": true, "access": "rwm"},
+                       {"allow": false, "type": "c", "major": 1, "minor": 3, "access": "rwm"}]),
+                None,
+            ),
+        ] {
+            assert_eq!(list(devices.clone()), expected, "{devices}");
+        }
+    }
 }

@@ -492,3 +492,495 @@ fn microseconds(seconds: &Value) -> Option<u64> {
         n => u64::try_from(n.checked_mul(1_000_000)?).ok(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::plan::{CgroupFallback, Host};
+    use serde_json::{Value as Json, json};
+    use std::path::Path;
+
+    fn ask(id: &str, rootless: bool) -> Ask {
+        Ask {
+            id: id.into(),
+            bundle: "/b".into(),
+            no_pivot: false,
+            no_new_keyring: false,
+            preserve_fds: 0,
+            listen_fds: None,
+            host: Host {
+                euid: 0,
+                egid: 0,
+                rootless,
+                last_cap: 40,
+                cgroup_mount: "/sys/fs/cgroup".into(),
+                own_cgroup: "/".into(),
+            },
+        }
+    }
+
+    fn spec(linux: Json, annotations: Json) -> Spec {
+        let text = json!({"ociVersion": "1.2.0", "linux": linux, "annotations": annotations});
+        serde_json::from_value(text).unwrap()
+    }
+
+    fn named(path: Option<&str>, id: &str, rootless: bool) -> Result<UnitPlan> {
+        draw(
+            &spec(json!({"cgroupsPath": path}), json!({})),
+            &ask(id, rootless),
+        )
+    }
+
+    /// `Name=value` of each property, values in short.
+    fn lines(properties: &[Property]) -> Vec<String> {
+        properties
+            .iter()
+            .map(|p| format!("{}={}", p.name, short(&p.value)))
+            .collect()
+    }
+
+    fn short(value: &Value) -> String {
+        match value {
+            Value::U64(u64::MAX) => "infinity".into(),
+            Value::U64(n) => n.to_string(),
+            Value::Bool(b) => b.to_string(),
+            Value::Text(text) => text.clone(),
+            Value::Array(kind, items) if kind == "y" => items
+                .iter()
+                .map(|i| match i {
+                    Value::Byte(b) => format!("{b:02x}"),
+                    other => format!("{other:?}"),
+                })
+                .collect(),
+            Value::Array(_, items) => {
+                format!(
+                    "[{}]",
+                    items.iter().map(short).collect::<Vec<_>>().join(", ")
+                )
+            }
+            Value::Struct(fields) => fields.iter().map(short).collect::<Vec<_>>().join(" "),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_unit_is_named_and_placed_as_runc_does() {
+        for (path, rootless, name, slice, cgroup) in [
+            (
+                None,
+                false,
+                "runc-web.scope",
+                "system.slice",
+                "/system.slice/runc-web.scope",
+            ),
+            (
+                Some(""),
+                false,
+                "runc-web.scope",
+                "system.slice",
+                "/system.slice/runc-web.scope",
+            ),
+            (
+                None,
+                true,
+                "runc-web.scope",
+                "user.slice",
+                "/user.slice/runc-web.scope",
+            ),
+            (
+                Some(":b:c"),
+                false,
+                "b-c.scope",
+                "system.slice",
+                "/system.slice/b-c.scope",
+            ),
+            (
+                Some("::"),
+                false,
+                "-.scope",
+                "system.slice",
+                "/system.slice/-.scope",
+            ),
+            (
+                Some("::c"),
+                false,
+                "-c.scope",
+                "system.slice",
+                "/system.slice/-c.scope",
+            ),
+            (
+                Some(":x:"),
+                false,
+                "x-.scope",
+                "system.slice",
+                "/system.slice/x-.scope",
+            ),
+            (
+                Some("-.slice:x:c"),
+                false,
+                "x-c.scope",
+                "-.slice",
+                "/x-c.scope",
+            ),
+            (
+                Some("foo-bar.slice:pre:nm"),
+                false,
+                "pre-nm.scope",
+                "foo-bar.slice",
+                "/foo.slice/foo-bar.slice/pre-nm.scope",
+            ),
+            (
+                Some("a.b.slice:x:c"),
+                false,
+                "x-c.scope",
+                "a.b.slice",
+                "/a.b.slice/x-c.scope",
+            ),
+            (
+                Some("..slice:x:c"),
+                false,
+                "x-c.scope",
+                "..slice",
+                "/_..slice/x-c.scope",
+            ),
+            (
+                Some("system.slice:cri-containerd:9f2"),
+                true,
+                "cri-containerd-9f2.scope",
+                "system.slice",
+                "/system.slice/cri-containerd-9f2.scope",
+            ),
+        ] {
+            let unit = named(path, "web", rootless).unwrap();
+            assert_eq!(
+                (unit.name.as_str(), unit.slice.as_str()),
+                (name, slice),
+                "{path:?}"
+            );
+            assert_eq!(unit.cgroup, Path::new(cgroup), "{path:?}");
+            let manager = if rootless {
+                Manager::User
+            } else {
+                Manager::System
+            };
+            assert_eq!(unit.manager, manager);
+        }
+    }
+
+    #[test]
+    fn a_name_that_systemd_will_not_take_is_refused() {
+        let format = |got: &str| {
+            format!(
+                "linux.cgroupsPath: expected cgroupsPath to be of format \"slice:prefix:name\" for \
+                 systemd cgroups, got \"{got}\" instead"
+            )
+        };
+        let slice = |got: &str| {
+            format!(
+                "linux.cgroupsPath: invalid slice name: {got}: give one like system.slice or \
+                 system-web.slice, or -.slice for the root"
+            )
+        };
+        let long = "x".repeat(250);
+        for (path, id, message) in [
+            (Some("foo"), "web", format("foo")),
+            (Some("/foo"), "web", format("/foo")),
+            (Some("a:b"), "web", format("a:b")),
+            (Some("a:b:c:d"), "web", format("a:b:c:d")),
+            (Some("foo:b:c"), "web", slice("foo")),
+            (Some("a/b.slice:b:c"), "web", slice("a/b.slice")),
+            (Some("a--b.slice:b:c"), "web", slice("a--b.slice")),
+            (Some("-:b:c"), "web", slice("-")),
+            (Some(".slice:b:c"), "web", slice(".slice")),
+            (Some("-a.slice:b:c"), "web", slice("-a.slice")),
+            (Some("a-.slice:b:c"), "web", slice("a-.slice")),
+            (Some("x.scope:b:c"), "web", slice("x.scope")),
+            (
+                Some("a.slice:b:k.slice"),
+                "web",
+                "linux.cgroupsPath: \"k.slice\" names a slice, and systemd puts no process into a \
+                 slice, only scopes: leave .slice out of the name"
+                    .to_owned(),
+            ),
+            (
+                Some(":x:c/d"),
+                "web",
+                "linux.cgroupsPath: \"x-c/d.scope\" is no name for a systemd unit: it may hold \
+                 letters, digits and :-_.\\ and at most 255 bytes"
+                    .to_owned(),
+            ),
+            (
+                None,
+                "a+b",
+                "container id: \"runc-a+b.scope\" is no name for a systemd unit: it may hold \
+                 letters, digits and :-_.\\ and at most 255 bytes: give linux.cgroupsPath a \
+                 slice:prefix:name"
+                    .to_owned(),
+            ),
+            (
+                None,
+                long.as_str(),
+                format!(
+                    "container id: \"runc-{long}.scope\" is no name for a systemd unit: it may hold \
+                     letters, digits and :-_.\\ and at most 255 bytes: give linux.cgroupsPath a \
+                     slice:prefix:name"
+                ),
+            ),
+        ] {
+            let error = named(path, id, false).unwrap_err();
+            assert_eq!(format!("{error:#}"), message);
+        }
+    }
+
+    #[test]
+    fn a_slice_lies_in_the_slices_that_its_name_begins_with() {
+        for (slice, path) in [
+            ("-.slice", "/"),
+            ("a.slice", "/a.slice"),
+            ("a-b.slice", "/a.slice/a-b.slice"),
+            ("a-b-c.slice", "/a.slice/a-b.slice/a-b-c.slice"),
+            ("memory.slice", "/_memory.slice"),
+            ("_x.slice", "/__x.slice"),
+        ] {
+            assert_eq!(expand(slice).unwrap(), Path::new(path));
+        }
+    }
+
+    #[test]
+    fn systemd_is_told_what_it_is_told_by_runc() {
+        let resources = json!({
+            "devices": [{"allow": false, "access": "rwm"}],
+            "memory": {"limit": 10_000_000, "swap": 20_000_000, "reservation": 5_000_000},
+            "cpu": {"shares": 512, "quota": 12_345, "period": 10_000, "cpus": "0-1", "mems": "0"},
+            "pids": {"limit": 77}
+        });
+        let spec = spec(
+            json!({"cgroupsPath": ":x:c", "resources": resources}),
+            json!({"org.systemd.property.CollectMode": "'inactive-or-failed'", "other": "x"}),
+        );
+        assert_eq!(
+            lines(&draw(&spec, &ask("web", false)).unwrap().properties),
+            [
+                "Description=container web",
+                "Slice=system.slice",
+                "Delegate=true",
+                "MemoryAccounting=true",
+                "CPUAccounting=true",
+                "IOAccounting=true",
+                "TasksAccounting=true",
+                "DefaultDependencies=false",
+                "DevicePolicy=strict",
+                "DeviceAllow=[block-* m, char-* m, /dev/char/1:3 rwm, /dev/char/1:5 rwm, \
+                 /dev/char/1:7 rwm, /dev/char/1:8 rwm, /dev/char/1:9 rwm, /dev/char/5:0 rwm, \
+                 /dev/char/5:2 rwm, /dev/char/10:200 rwm, char-136 rwm]",
+                "TasksMax=77",
+                "MemorySwapMax=10000000",
+                "MemoryMax=10000000",
+                "MemoryLow=5000000",
+                "CPUWeight=59",
+                "CPUQuotaPeriodUSec=10000",
+                "CPUQuotaPerSecUSec=1240000",
+                "AllowedCPUs=03",
+                "AllowedMemoryNodes=01",
+                "CollectMode=inactive-or-failed",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_users_manager_is_not_told_of_devices() {
+        let plan = named(None, "web", true).unwrap();
+        assert!(!plan.properties.iter().any(|p| p.name.starts_with("Device")));
+    }
+
+    fn write(file: &str, value: &str) -> CgroupWrite {
+        CgroupWrite {
+            file: file.into(),
+            value: value.into(),
+            field: "f".into(),
+            optional: false,
+            instead: None,
+        }
+    }
+
+    #[test]
+    fn each_cgroup_file_is_told_in_systemds_words() {
+        for (file, value, expected) in [
+            ("memory.max", "max", vec!["MemoryMax=infinity"]),
+            ("memory.max", "4096", vec!["MemoryMax=4096"]),
+            // systemd refuses 0, the kernel does not.
+            ("memory.max", "0", vec![]),
+            // The kernel understands this, systemd's bus does not: only the file gets it.
+            ("memory.max", "5M", vec![]),
+            ("memory.high", "777", vec!["MemoryHigh=777"]),
+            ("memory.low", "0", vec!["MemoryLow=0"]),
+            ("memory.min", "1", vec!["MemoryMin=1"]),
+            ("memory.swap.max", "0", vec!["MemorySwapMax=0"]),
+            ("memory.zswap.max", "5", vec!["MemoryZSwapMax=5"]),
+            ("memory.oom.group", "1", vec![]),
+            ("pids.max", "max", vec!["TasksMax=infinity"]),
+            ("pids.max", "1", vec!["TasksMax=1"]),
+            ("cpu.weight", "100", vec!["CPUWeight=100"]),
+            ("cpu.idle", "1", vec!["CPUWeight=0"]),
+            ("cpu.idle", "0", vec!["CPUWeight=infinity"]),
+            (
+                "cpu.max",
+                "max 100000",
+                vec!["CPUQuotaPeriodUSec=100000", "CPUQuotaPerSecUSec=infinity"],
+            ),
+            (
+                "cpu.max",
+                "50000 100000",
+                vec!["CPUQuotaPeriodUSec=100000", "CPUQuotaPerSecUSec=500000"],
+            ),
+            (
+                "cpu.max",
+                "1000",
+                vec!["CPUQuotaPeriodUSec=100000", "CPUQuotaPerSecUSec=10000"],
+            ),
+            (
+                "cpu.max",
+                "1001",
+                vec!["CPUQuotaPeriodUSec=100000", "CPUQuotaPerSecUSec=20000"],
+            ),
+            ("cpu.max", "5 0", vec![]),
+            ("cpu.max", "", vec![]),
+            ("cpu.max.burst", "5", vec![]),
+            ("cpuset.cpus", "0,2-3,9,17", vec!["AllowedCPUs=0d0202"]),
+            ("cpuset.cpus", "7-8", vec!["AllowedCPUs=8001"]),
+            ("cpuset.mems", "0-1", vec!["AllowedMemoryNodes=03"]),
+            ("io.weight", "300", vec!["IOWeight=300"]),
+            ("io.weight", "default 300", vec!["IOWeight=300"]),
+            ("io.weight", "0", vec![]),
+            (
+                "io.weight",
+                "8:0 200",
+                vec!["IODeviceWeight=[/dev/block/8:0 200]"],
+            ),
+            (
+                "io.max",
+                "8:16 rbps=1 wbps=max riops=2 wiops=3",
+                vec![
+                    "IOReadBandwidthMax=[/dev/block/8:16 1]",
+                    "IOWriteBandwidthMax=[/dev/block/8:16 infinity]",
+                    "IOReadIOPSMax=[/dev/block/8:16 2]",
+                    "IOWriteIOPSMax=[/dev/block/8:16 3]",
+                ],
+            ),
+            ("io.max", "8:16 bogus=1", vec![]),
+            ("io.max", "../x rbps=1", vec![]),
+            ("hugetlb.2MB.max", "5", vec![]),
+        ] {
+            let told = limits(&[write(file, value)]).unwrap();
+            assert_eq!(lines(&told), expected, "{file} {value}");
+        }
+    }
+
+    #[test]
+    fn systemd_gets_the_weight_of_its_own_scale() {
+        let bfq = CgroupWrite {
+            instead: Some(CgroupFallback {
+                file: "io.weight".into(),
+                value: "4950".into(),
+            }),
+            ..write("io.bfq.weight", "500")
+        };
+        assert_eq!(lines(&limits(&[bfq]).unwrap()), ["IOWeight=4950"]);
+    }
+
+    #[test]
+    fn a_list_that_is_none_is_refused_by_its_field() {
+        for (list, message) in [
+            (
+                "x",
+                "f: \"x\": \"x\" is no number of a CPU or memory node: give a list like 0-3,8",
+            ),
+            ("7-1", "f: \"7-1\": invalid range: 7-1"),
+            (
+                "0-99999999",
+                "f: \"0-99999999\": \"99999999\" is no number of a CPU or memory node: give a list \
+                 like 0-3,8",
+            ),
+        ] {
+            let error = limits(&[write("cpuset.cpus", list)]).unwrap_err();
+            assert_eq!(format!("{error:#}"), message);
+        }
+    }
+
+    #[test]
+    fn an_annotation_becomes_a_property_of_its_type() {
+        let told = |name: &str, text: &str| {
+            let key = format!("org.systemd.property.{name}");
+            annotated(&spec(json!({}), json!({ key: text })))
+                .map(|p| lines(&p).join(" "))
+                .map_err(|e| format!("{e:#}"))
+        };
+        for (name, text, expected) in [
+            ("TimeoutStopUSec", "uint64 123", "TimeoutStopUSec=123"),
+            ("TimeoutStopSec", "uint64 123", "TimeoutStopUSec=123000000"),
+            ("TimeoutStopSec", "123", "TimeoutStopUSec=123000000"),
+            ("TimeoutStopSec", "1.5", "TimeoutStopUSec=1500000"),
+            ("TimeoutStopSec", "-1", "TimeoutStopUSec=infinity"),
+            ("CollectMode", "'inactive'", "CollectMode=inactive"),
+            (
+                "Wants",
+                "['a.service', \"b.service\"]",
+                "Wants=[a.service, b.service]",
+            ),
+            (
+                "DeviceAllow",
+                "[('/dev/null', 'r')]",
+                "DeviceAllow=[/dev/null r]",
+            ),
+        ] {
+            assert_eq!(told(name, text).unwrap(), expected);
+        }
+        for (name, text, message) in [
+            (
+                "",
+                "1",
+                "annotation org.systemd.property. name incorrect: too short",
+            ),
+            (
+                "aB",
+                "1",
+                "annotation org.systemd.property.aB name incorrect: too short",
+            ),
+            (
+                "B-o",
+                "1",
+                "annotation org.systemd.property.B-o name incorrect: contains non-alphabetic character",
+            ),
+            (
+                "TimeoutStopSec",
+                "true",
+                "annotation org.systemd.property.TimeoutStopSec=true value parse error: not a \
+                 number of seconds",
+            ),
+            (
+                "TimeoutStopSec",
+                "-2",
+                "annotation org.systemd.property.TimeoutStopSec=-2 value parse error: not a number \
+                 of seconds",
+            ),
+            (
+                "Description",
+                "hello",
+                "annotation org.systemd.property.Description=hello value parse error: unrecognized \
+                 type \"hello\": give it as GVariant text, like uint64 5, true, 'text' or ['a', 'b']",
+            ),
+        ] {
+            let field = format!("annotations[\"org.systemd.property.{name}\"]: ");
+            assert_eq!(told(name, text).unwrap_err(), field + message);
+        }
+    }
+
+    #[test]
+    fn no_list_of_devices_is_sent_where_everything_is_allowed() {
+        let spec = spec(
+            json!({"resources": {"devices": [{"allow": true, "access": "rwm"}]}}),
+            json!({}),
+        );
+        assert_eq!(lines(&devices(&spec).unwrap()), ["DevicePolicy=auto"]);
+    }
+}
