@@ -130,15 +130,15 @@ impl Bus {
     pub fn call(&mut self, call: &MethodCall) -> Result<Result<Message, Refusal>> {
         let serial = self.put(call)?;
         loop {
-            let message = self.next()?;
+            let message = self.wait()?;
             if message.reply_to == Some(serial) {
                 return message.answer();
             }
         }
     }
 
-    /// The next message: an answer to a call put down before, or a signal.
-    pub fn next(&mut self) -> Result<Message> {
+    /// Waits for the next message: an answer to a call put down before, or a signal.
+    pub fn wait(&mut self) -> Result<Message> {
         self.flush()?;
         while !self.accepted {
             match take_line(&mut self.incoming) {

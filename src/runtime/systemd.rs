@@ -55,18 +55,21 @@ impl Systemd {
         let mut refused = vec![];
         for (addresses, is_bus) in [(direct, false), (buses, true)] {
             for address in addresses {
-                match Bus::connect(&address, PATIENCE) {
-                    Ok(mut bus) => {
-                        if is_bus {
-                            put_greeting(&mut bus)?;
-                        }
-                        return Ok(Systemd { bus });
-                    }
+                match Self::reach(&address, is_bus) {
+                    Ok(systemd) => return Ok(systemd),
                     Err(error) => refused.push((address, error)),
                 }
             }
         }
         Err(unreachable(manager, &refused))
+    }
+
+    fn reach(address: &SocketAddr, is_bus: bool) -> Result<Systemd> {
+        let mut bus = Bus::connect(address, PATIENCE)?;
+        if is_bus {
+            put_greeting(&mut bus)?;
+        }
+        Ok(Systemd { bus })
     }
 }
 
@@ -172,8 +175,8 @@ impl Systemd {
         properties.push(sent("PIDs", pids));
         let arguments = [
             plan.name.as_str().into(),
-            // Never take the place of another job.
-            "fail".into(),
+            // A stop of the slice that waits to be done is called off.
+            "replace".into(),
             Value::Array("(sv)".into(), properties),
             // No auxiliary units.
             Value::Array("(sa(sv))".into(), vec![]),
@@ -312,7 +315,7 @@ impl Systemd {
                 );
                 return Ok(Ok(()));
             }
-            let message = self.bus.next()?;
+            let message = self.bus.wait()?;
             if message.reply_to == Some(serial) {
                 let sender = message.sender.clone();
                 match message.answer()? {
@@ -362,30 +365,33 @@ fn version_number(text: &str) -> u32 {
     digits[..end.unwrap_or(digits.len())].parse().unwrap_or(0)
 }
 
-/// systemd does not always say which property it will not have; those that only this config
-/// asked for are the likely ones.
+/// What the user can do about it: systemd speaks of its own properties, the user of config.json.
 fn not_started(plan: &UnitPlan, error: anyhow::Error) -> anyhow::Error {
-    let exists = error
-        .downcast_ref::<Refusal>()
-        .is_some_and(|r| r.name.ends_with(".UnitExists"));
+    let name = &plan.name;
+    if let Some(refusal) = error.downcast_ref::<Refusal>()
+        && refusal.name.ends_with(".UnitExists")
+    {
+        return anyhow!(
+            "unable to start unit {name:?}: {refusal}: another container or service has this name \
+             and is alive: stop it, or give another linux.cgroupsPath"
+        );
+    }
     let text = format!("{error:#}");
-    let about_properties = text.contains("propert");
-    let fields: Vec<&str> = plan
-        .properties
-        .iter()
-        .filter(|p| p.field.starts_with("annotations"))
-        .map(|p| p.field.as_str())
-        .collect();
-    let hint = match (exists, about_properties && !fields.is_empty()) {
-        (true, _) => {
-            ": another container or service has this name and is alive: stop it, or give another \
-             linux.cgroupsPath"
-                .to_owned()
-        }
-        (_, true) => format!(": asked for by {}", fields.join(", ")),
-        _ => String::new(),
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    let all = plan.properties.iter().filter(|p| !p.field.is_empty());
+    // It names the property, or it does not: then one whose type only this config chose.
+    let named = all.clone().find(|p| words.any(|word| word == p.name));
+    let typed = all.filter(|p| p.field.starts_with("annotations"));
+    let fields: Vec<&str> = match named {
+        Some(property) => vec![&property.field],
+        None if text.contains("Unexpected message") => typed.map(|p| p.field.as_str()).collect(),
+        None => vec![],
     };
-    anyhow!("unable to start unit {:?}: {text}{hint}", plan.name)
+    let hint = match fields.is_empty() {
+        true => String::new(),
+        false => format!(" (asked for by {})", fields.join(", ")),
+    };
+    anyhow!("unable to start unit {name:?}: {text}{hint}")
 }
 
 /// Where `pid` is now. The kernel's word, not systemd's: it holds in this cgroup namespace, and
@@ -491,5 +497,184 @@ mod tests {
         ] {
             assert_eq!(version_number(text), number, "{text}");
         }
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // With a real systemd: `cargo test --lib systemd -- --ignored`, as root on a host that runs
+    // it, or as a user who has a systemd --user.
+
+    use crate::runtime::plan::variant;
+    use nix::unistd::geteuid;
+    use std::process::{Child, Command};
+
+    const REAL: &str = "these tests talk to the systemd of this host: run them where there is one";
+
+    struct Sleeper(Child);
+
+    impl Sleeper {
+        fn new() -> Sleeper {
+            Sleeper(Command::new("sleep").arg("600").spawn().unwrap())
+        }
+
+        fn pid(&self) -> Pid {
+            Pid::from_raw(self.0.id() as i32)
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn manager() -> Manager {
+        match geteuid().is_root() {
+            true => Manager::System,
+            false => Manager::User,
+        }
+    }
+
+    fn plan(name: &str, properties: &[(&str, &str)]) -> UnitPlan {
+        let name = format!("sc-test-{name}-{}.scope", std::process::id());
+        let property = |(name, text): &(&str, &str)| Property {
+            name: (*name).into(),
+            value: variant::parse(text).unwrap(),
+            field: match *name {
+                "Slice" | "Delegate" => String::new(),
+                _ => format!("annotations[{name:?}]"),
+            },
+            since: None,
+        };
+        let common = [("Slice", "'sc-test.slice'"), ("Delegate", "true")];
+        UnitPlan {
+            cgroup: Path::new("/sc.slice/sc-test.slice").join(&name),
+            name,
+            slice: "sc-test.slice".into(),
+            manager: manager(),
+            properties: common.iter().chain(properties).map(property).collect(),
+        }
+    }
+
+    fn shows(unit: &str, property: &str) -> String {
+        let mut systemctl = Command::new("systemctl");
+        if manager() == Manager::User {
+            systemctl.arg("--user");
+        }
+        let out = systemctl.args(["show", "--value", "-p", property, unit]);
+        let out = out.output().expect(REAL).stdout;
+        String::from_utf8(out).unwrap().trim().to_owned()
+    }
+
+    #[test]
+    #[ignore = "needs a host that runs systemd"]
+    fn a_scope_lives_from_start_to_stop_on_every_way_to_systemd() {
+        let (direct, buses) = places(manager(), |name| env::var(name).ok()).unwrap();
+        for (address, is_bus) in [(&direct[0], false), (&buses[0], true)] {
+            let mut systemd = Systemd::reach(address, is_bus).expect(REAL);
+            let sleeper = Sleeper::new();
+            let plan = plan(
+                "life",
+                &[("TasksMax", "uint64 77"), ("Description", "'it'")],
+            );
+            let cgroup = systemd.start(&plan, sleeper.pid()).unwrap();
+            assert!(
+                cgroup.ends_with(plan.cgroup.strip_prefix("/").unwrap()),
+                "{cgroup:?}"
+            );
+            assert_eq!(systemd.cgroup_of(&plan.name).unwrap(), Some(cgroup));
+            assert_eq!(shows(&plan.name, "Description"), "it");
+            assert_eq!(shows(&plan.name, "TasksMax"), "77");
+
+            let more = [Property {
+                name: "TasksMax".into(),
+                value: Value::U64(78),
+                field: String::new(),
+                since: None,
+            }];
+            systemd.set_properties(&plan.name, &more).unwrap();
+            assert_eq!(shows(&plan.name, "TasksMax"), "78");
+
+            systemd.stop(&plan.name).unwrap();
+            assert_eq!(shows(&plan.name, "LoadState"), "not-found");
+            assert_eq!(systemd.cgroup_of(&plan.name).unwrap(), None);
+            systemd.stop(&plan.name).unwrap();
+            systemd.reset_failed(&plan.name).unwrap();
+        }
+    }
+
+    #[test]
+    #[ignore = "needs a host that runs systemd"]
+    fn what_failed_under_the_same_name_is_cleared_away_and_what_lives_is_not() {
+        let mut systemd = Systemd::connect(manager()).expect(REAL);
+        let first = Sleeper::new();
+        let failing = plan("again", &[("RuntimeMaxUSec", "uint64 1")]);
+        systemd.start(&failing, first.pid()).unwrap();
+        // It ends by systemd's hand, and has then failed.
+        while shows(&failing.name, "ActiveState") != "failed" {
+            std::thread::yield_now();
+        }
+
+        let second = Sleeper::new();
+        let plan = plan("again", &[]);
+        systemd.start(&plan, second.pid()).unwrap();
+        let third = Sleeper::new();
+        let error = systemd.start(&plan, third.pid()).unwrap_err();
+        let name = &plan.name;
+        assert_eq!(
+            format!("{error:#}"),
+            format!(
+                "unable to start unit {name:?}: Unit {name} was already loaded or has a fragment \
+                 file: another container or service has this name and is alive: stop it, or give \
+                 another linux.cgroupsPath"
+            )
+        );
+        systemd.stop(name).unwrap();
+        assert_eq!(shows(name, "LoadState"), "not-found");
+    }
+
+    #[test]
+    #[ignore = "needs a host that runs systemd"]
+    fn a_property_that_systemd_refuses_is_named_with_its_annotation() {
+        let sleeper = Sleeper::new();
+        for (property, value, message) in [
+            (
+                "Bogus",
+                "true",
+                "Cannot set property Bogus, or unknown property (asked for by annotations[\"Bogus\"])",
+            ),
+            (
+                "TimeoutStopUSec",
+                "123",
+                "Failed to set unit properties: Unexpected message contents \
+                 (asked for by annotations[\"TimeoutStopUSec\"])",
+            ),
+        ] {
+            let plan = plan("bogus", &[(property, value)]);
+            let mut systemd = Systemd::connect(manager()).expect(REAL);
+            let error = systemd.start(&plan, sleeper.pid()).unwrap_err();
+            let expected = format!("unable to start unit {:?}: {message}", plan.name);
+            assert_eq!(format!("{error:#}"), expected);
+        }
+    }
+
+    #[test]
+    #[ignore = "needs a host that runs systemd"]
+    fn a_process_that_is_gone_gets_no_scope() {
+        let mut sleeper = Sleeper::new();
+        sleeper.0.kill().unwrap();
+        sleeper.0.wait().unwrap();
+        let plan = plan("gone", &[]);
+        let mut systemd = Systemd::connect(manager()).expect(REAL);
+        let error = systemd.start(&plan, sleeper.pid()).unwrap_err();
+        let name = &plan.name;
+        assert_eq!(
+            format!("{error:#}"),
+            format!(
+                "unable to start unit {name:?}: Failed to set unit properties: No such process"
+            )
+        );
+        systemd.stop(name).unwrap();
+        assert_eq!(shows(&plan.name, "LoadState"), "not-found");
     }
 }
