@@ -677,4 +677,118 @@ mod tests {
         systemd.stop(name).unwrap();
         assert_eq!(shows(&plan.name, "LoadState"), "not-found");
     }
+
+    /// What a file of the kernel holds after `start` alone, for a whole config.json.
+    #[test]
+    #[ignore = "needs a host that runs systemd, with cgroup v2 and its controllers"]
+    fn limits_reach_the_kernel_through_systemd_alone() {
+        use crate::runtime::plan::{Ask, Host, unit};
+        use serde_json::json;
+        let block_device = std::fs::read_dir("/sys/block")
+            .unwrap()
+            .map(|entry| std::fs::read_to_string(entry.unwrap().path().join("dev")).unwrap())
+            .find(|number| !number.starts_with("7:"))
+            .expect("a block device in /sys/block");
+        let number = block_device.trim();
+        let (major, minor) = number.split_once(':').unwrap();
+        let device = json!({"major": major.parse::<u32>().unwrap(), "minor": minor.parse::<u32>().unwrap(), "rate": 1_048_576});
+        let resources = json!({
+            "memory": {"limit": 33_554_432, "swap": 50_331_648, "reservation": 16_777_216},
+            "cpu": {"shares": 512, "quota": 12_345, "period": 10_000, "cpus": "0", "mems": "0"},
+            "pids": {"limit": 77},
+            "blockIO": {"weight": 500, "throttleReadBpsDevice": [device]},
+            "unified": {"memory.high": "20971520"}
+        });
+        let spec = json!({
+            "ociVersion": "1.2.0",
+            "linux": {"cgroupsPath": ":sc-test:limits", "resources": resources},
+            "annotations": {"org.systemd.property.TimeoutStopSec": "5"}
+        });
+        let ask = Ask {
+            id: "limits".into(),
+            bundle: "/".into(),
+            no_pivot: false,
+            no_new_keyring: false,
+            preserve_fds: 0,
+            listen_fds: None,
+            host: Host {
+                euid: geteuid().as_raw(),
+                egid: 0,
+                rootless: manager() == Manager::User,
+                last_cap: 40,
+                cgroup_mount: "/sys/fs/cgroup".into(),
+                own_cgroup: "/".into(),
+            },
+        };
+        let plan = unit::draw(&serde_json::from_value(spec).unwrap(), &ask).unwrap();
+        let sleeper = Sleeper::new();
+        let mut systemd = Systemd::connect(manager()).expect(REAL);
+        let cgroup = systemd.start(&plan, sleeper.pid()).unwrap();
+        let directory = Path::new("/sys/fs/cgroup").join(cgroup.strip_prefix("/").unwrap());
+        let read = |file: &str| std::fs::read_to_string(directory.join(file));
+        let controllers = read("cgroup.controllers").unwrap();
+        assert!(controllers.contains("memory pids"), "{controllers}");
+        let mut wrong = vec![];
+        for (file, expected) in [
+            ("memory.max", "33554432"),
+            ("memory.high", "20971520"),
+            ("memory.low", "16777216"),
+            ("memory.swap.max", "16777216"),
+            ("pids.max", "77"),
+            ("cpu.weight", "59"),
+            // Rounded to whole percents; the exact 12345 is written to the file afterwards.
+            ("cpu.max", "12400 10000"),
+            ("cpuset.cpus", "0"),
+            ("cpuset.mems", "0"),
+            (
+                "io.max",
+                &format!("{number} rbps=1048576 wbps=max riops=max wiops=max"),
+            ),
+        ] {
+            let controller = file.split('.').next().unwrap();
+            let is = match controllers.contains(controller) {
+                true => read(file).unwrap(),
+                false => continue,
+            };
+            if is.trim() != expected {
+                wrong.push(format!("{file}: {is:?}, not {expected:?}"));
+            }
+        }
+        let shown = [
+            ("TimeoutStopUSec", "5s"),
+            ("IOWeight", "4950"),
+            ("TasksMax", "77"),
+        ];
+        for (property, expected) in shown {
+            let is = shows(&plan.name, property);
+            if is != expected {
+                wrong.push(format!("{property}: {is:?}, not {expected:?}"));
+            }
+        }
+
+        // update: the same way, and back from idle.
+        let writes = |resources| {
+            let resources = serde_json::from_value(resources).unwrap();
+            crate::runtime::plan::resources::writes(&resources).unwrap()
+        };
+        let more = json!({"pids": {"limit": -1}, "cpu": {"idle": 1}, "unified": {"memory.zswap.max": "5"}});
+        let more = unit::limits(&writes(more)).unwrap();
+        systemd.set_properties(&plan.name, &more).unwrap();
+        let idle = read("cpu.idle").unwrap_or_default();
+        let back = json!({"cpu": {"idle": 0, "shares": 2048}});
+        let back = unit::limits(&writes(back)).unwrap();
+        systemd.set_properties(&plan.name, &back).unwrap();
+        let weight = read("cpu.weight").unwrap_or_default();
+        let pids = read("pids.max").unwrap();
+        if controllers.contains("cpu ") && (idle.trim(), weight.trim()) != ("1", "174") {
+            wrong.push(format!("cpu.idle {idle:?}, then cpu.weight {weight:?}"));
+        }
+        if pids.trim() != "max" {
+            wrong.push(format!("pids.max {pids:?} after update"));
+        }
+        systemd.stop(&plan.name).unwrap();
+        assert_eq!(shows(&plan.name, "LoadState"), "not-found");
+        assert!(!directory.exists(), "{directory:?} is still there");
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
 }
