@@ -46,8 +46,6 @@ pub struct Bus {
     outgoing: Vec<u8>,
     /// Received, not yet looked at.
     incoming: Vec<u8>,
-    /// The peer has said OK to our authentication.
-    accepted: bool,
     serial: u32,
     deadline: Instant,
 }
@@ -99,23 +97,34 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 impl Bus {
-    /// Connects to the socket at `address` (`Err`: nobody there), for conversations that end
-    /// within `patience`.
+    /// Connects to the socket at `address`, for a conversation that ends within `patience`.
     ///
-    /// Authentication goes ahead of the first call in the same packet, and is checked with its
-    /// answer: the socket itself tells the peer who we are (EXTERNAL without a name, which also
-    /// holds in a user namespace, where our idea of our uid is not the peer's).
+    /// Authenticates as EXTERNAL without a name: the socket itself tells the peer who we are,
+    /// which also holds in a user namespace, where our idea of our uid is not the peer's.
+    ///
+    /// The first call must wait for the OK. systemd 257 reads up to 256 bytes while it
+    /// authenticates, and looks at what follows BEGIN in them only when more arrives: a short
+    /// call sent along is never answered.
     pub fn connect(address: &SocketAddr, patience: Duration) -> Result<Bus> {
         let stream = UnixStream::connect_addr(address)?;
         stream.set_read_timeout(Some(patience))?;
-        Ok(Bus {
+        let mut bus = Bus {
             stream,
             outgoing: b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n".to_vec(),
             incoming: vec![],
-            accepted: false,
             serial: 0,
             deadline: Instant::now() + patience,
-        })
+        };
+        bus.flush()?;
+        loop {
+            match take_line(&mut bus.incoming) {
+                // The question for a name; the empty answer has been sent.
+                Some(line) if line == "DATA" => {}
+                Some(line) if line.starts_with("OK ") => return Ok(bus),
+                Some(line) => bail!("it refused our authentication: {line:?}"),
+                None => bus.receive()?,
+            }
+        }
     }
 
     /// Puts a call down to be sent with the next wait for an answer. Gives its serial number.
@@ -140,15 +149,6 @@ impl Bus {
     /// Waits for the next message: an answer to a call put down before, or a signal.
     pub fn wait(&mut self) -> Result<Message> {
         self.flush()?;
-        while !self.accepted {
-            match take_line(&mut self.incoming) {
-                // The question for a name; the empty answer has been sent.
-                Some(line) if line == "DATA" => {}
-                Some(line) if line.starts_with("OK ") => self.accepted = true,
-                Some(line) => bail!("it refused our authentication: {line:?}"),
-                None => self.receive()?,
-            }
-        }
         loop {
             if let Some(message) = take(&mut self.incoming)? {
                 return Ok(message);
@@ -706,7 +706,7 @@ mod tests {
     }
 
     /// A peer that answers what it reads first with `answer`, and hangs up.
-    fn peer(answer: &'static [u8]) -> Bus {
+    fn peer(answer: &'static [u8]) -> Result<Bus> {
         use std::io::Write;
         use std::os::unix::net::UnixListener;
         let name = format!("sc-dbus-test-{}-{:p}", std::process::id(), answer.as_ptr());
@@ -720,7 +720,7 @@ mod tests {
             // Until the other end has gone: hanging up early is another thing to test.
             while !answer.is_empty() && stream.read(&mut buffer).is_ok_and(|n| n > 0) {}
         });
-        Bus::connect(&address, Duration::from_millis(200)).unwrap()
+        Bus::connect(&address, Duration::from_millis(200))
     }
 
     #[test]
@@ -745,7 +745,9 @@ mod tests {
                 "it does not speak D-Bus in this machine's byte order",
             ),
         ] {
-            let error = peer(answer).call(&ping).unwrap_err();
+            let error = peer(answer)
+                .and_then(|mut bus| bus.call(&ping))
+                .unwrap_err();
             assert_eq!(format!("{error:#}"), message);
         }
     }

@@ -5,7 +5,7 @@
 //! in the handshake, and [`Systemd::start`] has systemd move it into the new scope.
 //!
 //! PID 1 is spoken to through its private socket, as systemctl(1) does for root: no bus daemon in
-//! between, one round trip. Where that is missing, and for a user's own manager, a bus serves.
+//! between, and no greeting. Where that is missing, and for a user's own manager, a bus serves.
 //! Under every wait lies [`PATIENCE`]: a systemd that hangs ends in an error, not in silence.
 
 use crate::runtime::dbus::{self, Bus, Message, MethodCall, Refusal};
@@ -595,6 +595,8 @@ mod tests {
             systemd.set_properties(&plan.name, &more).unwrap();
             assert_eq!(shows(&plan.name, "TasksMax"), "78");
 
+            // In a conversation of its own, as `delete` does.
+            let mut systemd = Systemd::reach(address, is_bus).expect(REAL);
             systemd.stop(&plan.name).unwrap();
             assert_eq!(shows(&plan.name, "LoadState"), "not-found");
             assert_eq!(systemd.cgroup_of(&plan.name).unwrap(), None);
