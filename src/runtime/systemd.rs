@@ -681,6 +681,27 @@ mod tests {
         assert_eq!(shows(&plan.name, "LoadState"), "not-found");
     }
 
+    /// As `create`, the container's own end, and `delete` follow one another, many at a time.
+    #[test]
+    #[ignore = "needs a host that runs systemd"]
+    fn scopes_that_end_by_themselves_are_stopped_at_once() {
+        std::thread::scope(|threads| {
+            for thread in 0..8 {
+                threads.spawn(move || {
+                    for _ in 0..6 {
+                        let plan = plan(&format!("race{thread}"), &[]);
+                        let sleeper = Sleeper::new();
+                        let mut systemd = Systemd::connect(manager()).expect(REAL);
+                        systemd.start(&plan, sleeper.pid()).unwrap();
+                        drop(sleeper);
+                        let mut systemd = Systemd::connect(manager()).expect(REAL);
+                        systemd.stop(&plan.name).unwrap();
+                    }
+                });
+            }
+        });
+    }
+
     /// What a file of the kernel holds after `start` alone, for a whole config.json.
     #[test]
     #[ignore = "needs a host that runs systemd, with cgroup v2 and its controllers"]
@@ -727,10 +748,14 @@ mod tests {
         let sleeper = Sleeper::new();
         let mut systemd = Systemd::connect(manager()).expect(REAL);
         let cgroup = systemd.start(&plan, sleeper.pid()).unwrap();
-        let directory = Path::new("/sys/fs/cgroup").join(cgroup.strip_prefix("/").unwrap());
+        let mount = Path::new("/sys/fs/cgroup");
+        let directory = mount.join(cgroup.strip_prefix("/").unwrap());
         let read = |file: &str| std::fs::read_to_string(directory.join(file));
         let controllers = read("cgroup.controllers").unwrap();
-        assert!(controllers.contains("memory pids"), "{controllers}");
+        assert!(
+            controllers.contains("memory") && controllers.contains("pids"),
+            "{controllers}"
+        );
         let mut wrong = vec![];
         for (file, expected) in [
             ("memory.max", "33554432"),
@@ -766,6 +791,16 @@ mod tests {
             let is = shows(&plan.name, property);
             if is != expected {
                 wrong.push(format!("{property}: {is:?}, not {expected:?}"));
+            }
+        }
+
+        // What systemd has no word for is handed down by us, where we may.
+        if manager() == Manager::System {
+            crate::runtime::cgroup::Cgroup::adopt(mount, &cgroup).unwrap();
+            let all = std::fs::read_to_string(mount.join("cgroup.controllers")).unwrap();
+            let have = read("cgroup.controllers").unwrap();
+            if all != have {
+                wrong.push(format!("controllers {have:?}, not {all:?}"));
             }
         }
 
