@@ -1,3 +1,8 @@
-fn main() {
-    println!("hi");
+//! argv in, exit status out; all else is the library's.
+
+use simplecontainer::runtime::cli;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main(std::env::args_os())
 }

@@ -96,8 +96,18 @@ impl Cgroup {
         let mut made = vec![];
         Self::make(mount, plan, &path, &mut made)
             .inspect_err(|_| remove_made(&made))
-            .with_context(|| format!("making cgroup {}", path.display()))
+            .with_context(|| format!("linux.cgroupsPath: make cgroup {}", path.display()))
             .map(|dir| Cgroup { path, dir, made })
+    }
+
+    /// An error when the cgroup of `plan` is there and somebody's: it holds processes, or is frozen.
+    pub fn refuse_used(mount: &Path, plan: &CgroupPlan) -> Result<()> {
+        let path = mount.join(plan.path.strip_prefix("/").unwrap_or(&plan.path));
+        match Cgroup::open(&path)? {
+            Some(there) => refuse_used(there.dir())
+                .with_context(|| format!("linux.cgroupsPath: use cgroup {}", path.display())),
+            None => Ok(()),
+        }
     }
 
     fn make(
@@ -143,6 +153,14 @@ impl Cgroup {
             return Ok(dir);
         }
         bail!("someone removes the directories above as fast as they are made")
+    }
+
+    /// How many processes in it the kernel has killed for want of memory (memory.events, oom_kill);
+    /// `None` without the memory controller.
+    pub fn oom_kills(&self) -> Option<u64> {
+        let text = read_file(self.dir(), "memory.events").ok()?;
+        let count = text.lines().find_map(|l| l.strip_prefix("oom_kill "))?;
+        count.trim().parse().ok()
     }
 
     /// The existing cgroup at `path` (absolute, mount included); `None` where there is none.

@@ -1,6 +1,7 @@
 //! Runs hooks of config.json (runtime-spec config.md#posix-platform-hooks): the container's state
 //! on stdin, an environment of its own, a time limit.
 
+use crate::runtime::log;
 use crate::runtime::plan::Hook;
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,6 +19,16 @@ pub fn run(hooks: &[Hook], kind: &str, state: &[u8]) -> Result<()> {
         run_one(hook, state).with_context(|| format!("error running {kind} hook #{number}"))?;
     }
     Ok(())
+}
+
+/// Runs each of `hooks`, whatever becomes of the others: a failure is only told (runtime-spec
+/// runtime.md#lifecycle, step 13).
+pub fn run_all(hooks: &[Hook], kind: &str, state: &[u8]) {
+    for hook in hooks {
+        if let Err(failed) = run(std::slice::from_ref(hook), kind, state) {
+            log::warn(format!("{}: {failed:#}", hook.path.display()));
+        }
+    }
 }
 
 fn run_one(hook: &Hook, state: &[u8]) -> Result<()> {

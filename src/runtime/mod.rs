@@ -1,9 +1,33 @@
 //! `sc-runtime`: an OCI runtime. The document becomes a plan, the plan becomes a container.
+//!
+//! # Layout
+//! - [`cli`]: runc's options, as typed; [`commands`]: one verb, one file.
+//! - [`log`], [`clock`]: what is said, and when.
+//! - [`container`]: the record on disk; [`status`]: the state machine; [`state`]: what is shown of it;
+//!   [`pid`]: whether a recorded process is still the same; [`signal`]: signals by name.
+//! - [`config`]: config.json to runtime-spec's types; [`validate`]: whether its values make sense.
+//! - [`host`]: what a plan must know of this machine; [`plan`]: everything a container will be made
+//!   of, as plain data.
+//! - [`cgroup`], [`hooks`]: the container's cgroup; programs that run beside it.
+//! - [`systemd`], [`dbus`]: the cgroup as a systemd unit (`--systemd-cgroup`); the wire to systemd.
 
 pub mod cgroup;
+pub mod cli;
+pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod container;
 pub mod dbus;
 pub mod handshake;
 pub mod hooks;
+pub mod host;
 pub mod init;
+pub mod log;
+pub mod parent;
+pub mod pid;
 pub mod plan;
+pub mod signal;
+pub mod state;
+pub mod status;
 pub mod systemd;
+pub mod validate;

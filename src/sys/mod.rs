@@ -6,7 +6,9 @@
 
 pub mod bpf;
 pub mod error;
+pub mod file;
 pub mod mount;
+pub mod netlink;
 pub mod pidfd;
 pub mod process;
 pub mod signal;

@@ -1,8 +1,11 @@
 //! Processes by descriptor (pidfd_open(2), Linux 5.3): a number may be given to another process,
 //! a pidfd never is.
 
-use super::error::{Result, retry};
+use super::error::{Error, Result, retry};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 /// A descriptor of process `pid`. ESRCH: there is none.
 pub fn open(pid: i32) -> Result<OwnedFd> {
@@ -43,4 +46,45 @@ pub fn send_signal(pidfd: BorrowedFd, signal: i32) -> Result<()> {
         },
     )
     .map(drop)
+}
+
+/// Waits until the process has ended (a zombie has), at most `limit`; false when it has not.
+pub fn wait(process: BorrowedFd, limit: Duration) -> Result<bool> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Rounded up: a remainder below a millisecond must not become a busy loop.
+        let left = i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(process, PollFlags::POLLIN)], timeout) {
+            Err(Errno::EINTR) => {}
+            Ok(ready) => return Ok(ready > 0),
+            Err(errno) => {
+                let args = format!("[{}, POLLIN], {left}", process.as_raw_fd());
+                return Err(Error::new("poll", args, errno));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn an_ended_child_is_seen_before_it_is_reaped() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let process = open(child.id() as i32).unwrap();
+        assert!(!wait(process.as_fd(), Duration::ZERO).unwrap());
+        send_signal(process.as_fd(), 0).unwrap();
+        send_signal(process.as_fd(), libc::SIGKILL).unwrap();
+        assert!(wait(process.as_fd(), Duration::from_secs(60)).unwrap());
+        child.wait().unwrap();
+        let refused = send_signal(process.as_fd(), 0).unwrap_err();
+        assert_eq!(refused.errno, Errno::ESRCH);
+    }
 }

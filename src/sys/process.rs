@@ -184,13 +184,60 @@ pub fn close_all_from(first: u32, keep: &mut [BorrowedFd]) -> Result<()> {
     close_range(from, u32::MAX)
 }
 
+/// Marks every descriptor from `first` on close-on-exec (Linux 5.11).
+pub fn close_on_exec_from(first: u32) -> Result<()> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
+    close_range_with(first, u32::MAX, CLOSE_RANGE_CLOEXEC)
+}
+
 fn close_range(first: u32, last: u32) -> Result<()> {
+    close_range_with(first, last, 0)
+}
+
+fn close_range_with(first: u32, last: u32, flags: u32) -> Result<()> {
     retry(
         "close_range",
-        || format!("{first}, {last}"),
-        // SAFETY: numbers only. Owners of these descriptors in this process are never used again:
-        // see `close_all_from`.
-        || unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) },
+        || format!("{first}, {last}, {flags}"),
+        // SAFETY: numbers only. Where descriptors are closed, their owners in this process are never
+        // used again: see `close_all_from`.
+        || unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) },
+    )
+    .map(drop)
+}
+
+/// Is descriptor `fd` open?
+pub fn is_open(fd: i32) -> bool {
+    // SAFETY: F_GETFD takes and gives a number.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
+}
+
+/// Lets descriptor `fd`, which the caller of this program opened, survive exec.
+pub fn keep_on_exec(fd: i32) -> Result<()> {
+    retry(
+        "fcntl",
+        || format!("{fd}, F_SETFD, 0"),
+        // SAFETY: F_SETFD takes a number.
+        || unsafe { libc::fcntl(fd, libc::F_SETFD, 0) as libc::c_long },
+    )
+    .map(drop)
+}
+
+/// Lets this process run on every processor its cpuset allows (sched_setaffinity(2)).
+pub fn use_all_processors() -> Result<()> {
+    // More than any kernel has (CONFIG_NR_CPUS is at most 8192); it takes what exists of them.
+    let all = [u64::MAX; 8192 / 64];
+    retry(
+        "sched_setaffinity",
+        || "all".to_owned(),
+        // SAFETY: the mask has the size that is stated, and outlives the call.
+        || unsafe {
+            libc::syscall(
+                libc::SYS_sched_setaffinity,
+                0,
+                size_of_val(&all),
+                all.as_ptr(),
+            )
+        },
     )
     .map(drop)
 }
@@ -227,7 +274,7 @@ pub fn exec_fd(file: BorrowedFd, args: &[CString], env: &[CString]) -> Error {
     Error::last("execveat", file.as_raw_fd().to_string())
 }
 
-/// prlimit(2): sets a limit of another process.
+/// prlimit(2): sets a limit of process `pid` (0: this one).
 pub fn set_rlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
     let new = libc::rlimit64 {
         rlim_cur: soft,
@@ -250,6 +297,31 @@ pub fn set_rlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
         },
     )
     .map(drop)
+}
+
+/// The soft and the hard limit of this process (getrlimit(2)).
+pub fn rlimit(resource: u32) -> Result<(u64, u64)> {
+    let mut old = libc::rlimit64 {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    retry(
+        "prlimit",
+        || format!("0, resource {resource}"),
+        || {
+            // SAFETY: `old` outlives the call; no new limit is given.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_prlimit64,
+                    0,
+                    resource,
+                    std::ptr::null::<libc::rlimit64>(),
+                    &raw mut old,
+                )
+            }
+        },
+    )?;
+    Ok((old.rlim_cur, old.rlim_max))
 }
 
 /// The kernel's struct sched_attr (sched_setattr(2)), first version.

@@ -24,27 +24,39 @@ pub fn create(global: &Global, args: &CreateArgs) -> Result<()> {
 
 /// config.json to plan, with the facts of this host.
 pub fn draw(args: &CreateArgs) -> Result<(Plan, Ask)> {
-    let bundle = std::path::absolute(&args.bundle)
-        .with_context(|| format!("--bundle {:?}", args.bundle))?;
+    let bundle =
+        std::path::absolute(&args.bundle).with_context(|| format!("--bundle {:?}", args.bundle))?;
     let loaded = config::load(&bundle)?;
     let ask = args.ask(bundle)?;
-    validate::check(&loaded.spec, &ask)?;
+    guard_descriptors(ask.preserve_fds)?;
+    let odd = validate::check(&loaded.spec, &ask).context("config.json")?;
     let mut plan = plan::draw(&loaded.spec, &ask)?;
     plan.warnings.extend(loaded.warnings);
+    plan.warnings.extend(odd);
     log::warn_all(&plan.warnings);
     Ok((plan, ask))
 }
 
+/// What the caller left open is not for hooks or helpers; init lets the preserved ones through.
+fn guard_descriptors(preserve: u32) -> Result<()> {
+    for fd in 3..preserve.saturating_add(3) {
+        if !sys::process::is_open(fd as i32) {
+            bail!("--preserve-fds {preserve}: descriptor {fd} is not open");
+        }
+    }
+    Ok(sys::process::close_on_exec_from(3)?)
+}
+
 /// The engine's end of the terminal, connected before anything is made. runc's rules: a terminal
-/// that nobody holds must be handed over, and only then.
+/// that nobody holds must be handed over, and only then. The words are runc's: tools know them.
 pub fn console(args: &CreateArgs, plan: &Plan, detach: bool) -> Result<Option<OwnedFd>> {
     let terminal = plan.init.process.terminal;
     match &args.console_socket {
         None if terminal && detach => {
-            bail!("cannot allocate tty if sc-runtime will detach without setting console socket")
+            bail!("cannot allocate tty if runc will detach without setting console socket")
         }
         Some(_) if !(terminal && detach) => {
-            bail!("cannot use console socket if sc-runtime will not detach or allocate tty")
+            bail!("cannot use console socket if runc will not detach or allocate tty")
         }
         None => Ok(None),
         Some(path) => Ok(Some(

@@ -20,18 +20,16 @@ pub struct Program {
 
 impl Program {
     /// Finds `process.args[0]` as a shell would, in the PATH of the container's environment.
-    pub fn find(process: &ProcessPlan) -> Result<Self> {
+    /// `home` is from [`home`].
+    pub fn find(process: &ProcessPlan, home: Option<String>) -> Result<Self> {
         let Some(name) = process.args.first() else {
             bail!("process.args is empty: nothing to execute");
         };
         let path = look_up(name, path_of(&process.env))?;
         let mut env = process.env.clone();
-        if !env
-            .iter()
-            .any(|kv| kv.strip_prefix("HOME=").is_some_and(|v| !v.is_empty()))
-        {
+        if let Some(home) = home {
             env.retain(|kv| !kv.starts_with("HOME="));
-            env.push(format!("HOME={}", home_of(process.uid)));
+            env.push(format!("HOME={home}"));
         }
         Ok(Program {
             path: CString::new(path.as_os_str().as_bytes())?,
@@ -99,6 +97,16 @@ fn executable(path: &Path) -> nix::Result<()> {
     match nix::sys::stat::stat(path)? {
         stat if stat.st_mode & libc::S_IFMT == libc::S_IFDIR => Err(Errno::EACCES),
         _ => Ok(()),
+    }
+}
+
+/// What HOME is to be, where the environment does not say. To be asked before the process's limits
+/// and user are set: they must not decide whether /etc/passwd can be read.
+pub fn home(process: &ProcessPlan) -> Option<String> {
+    let given = |kv: &String| kv.strip_prefix("HOME=").is_some_and(|v| !v.is_empty());
+    match process.env.iter().any(given) {
+        true => None,
+        false => Some(home_of(process.uid)),
     }
 }
 

@@ -32,6 +32,9 @@ pub struct Ask<'a> {
     pub plan: &'a Plan,
     pub end: InitEnd,
     pub start: Start,
+    /// Detached mounts that the parent made, one for each bind with
+    /// [`source_of_parent`](crate::runtime::plan::MountKind::source_of_parent), in order.
+    pub sources: Vec<OwnedFd>,
     /// The container's cgroup directory on the host.
     pub cgroup: Option<&'a Path>,
     /// The container's state as JSON, with this pid and status: for hooks.
@@ -148,7 +151,7 @@ fn build_rootfs(ask: &Ask) -> Result<()> {
     };
     // Modes of the plan are meant as they are; hooks get the caller's umask back.
     let umask = nix::sys::stat::umask(Mode::empty());
-    let root = rootfs::Root::build(tree, ask.cgroup, plan.in_user_namespace)?;
+    let root = rootfs::Root::build(tree, &ask.sources, ask.cgroup, plan.in_user_namespace)?;
     nix::sys::stat::umask(umask);
     let proc = match plan.sysctls.is_empty() {
         true => None,
@@ -223,8 +226,13 @@ fn confine(ask: &Ask) -> Result<exec::Program> {
     }
     nix::sys::stat::umask(Mode::from_bits_truncate(process.umask));
     close_what_is_not_the_containers(ask)?;
+    let home = exec::home(process);
+    for limit in &ask.plan.parent.rlimits {
+        sys::process::set_rlimit(0, limit.resource, limit.soft, limit.hard)
+            .with_context(|| format!("process.rlimits ({})", limit.name))?;
+    }
     identity::assume(process)?;
-    exec::Program::find(process)
+    exec::Program::find(process, home)
 }
 
 /// Closed, not only marked close-on-exec: execve(2) looks up `/proc/self/fd/N/../..` before it
@@ -236,10 +244,17 @@ fn close_what_is_not_the_containers(ask: &Ask) -> Result<()> {
     if let Start::Fifo { go, report } = &ask.start {
         keep.extend([go.as_fd(), report.as_fd()]);
     }
-    Ok(sys::process::close_all_from(first, &mut keep)?)
+    sys::process::close_all_from(first, &mut keep)?;
+    for fd in 3..first {
+        sys::process::keep_on_exec(fd as i32).context("--preserve-fds")?;
+    }
+    Ok(())
 }
 
 fn set_scheduling(process: &ProcessPlan) -> Result<()> {
+    // Whatever the caller was bound to (an engine on housekeeping processors, say) is not the
+    // container's; its cpuset is. A kernel that refuses leaves it slower, not wrong.
+    let _ = sys::process::use_all_processors();
     if let Some(s) = &process.scheduler {
         let attr = sys::process::SchedAttr {
             policy: s.policy,

@@ -13,9 +13,15 @@ use std::path::Path;
 
 const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 
-/// Mounts what `mount` says below `root`. `cgroup` is the container's cgroup directory on the host.
+/// Mounts what `mount` says below `root`. `by_parent` is its source where the parent had to open
+/// it; `cgroup` is the container's cgroup directory on the host.
 /// Gives back a /dev that must become read-only once its devices are made.
-pub fn perform(mount: &Mount, root: BorrowedFd, cgroup: Option<&Path>) -> Result<Option<OwnedFd>> {
+pub fn perform(
+    mount: &Mount,
+    root: BorrowedFd,
+    by_parent: Option<&OwnedFd>,
+    cgroup: Option<&Path>,
+) -> Result<Option<OwnedFd>> {
     refuse_linked_proc(mount, root)?;
     // Devices are still to be made in it.
     let late = mount.destination == Path::new("/dev") && mount.attr.set & READONLY != 0;
@@ -41,7 +47,10 @@ pub fn perform(mount: &Mount, root: BorrowedFd, cgroup: Option<&Path>) -> Result
             (tree, target)
         }
         MountKind::Bind { source, recursive } => {
-            let tree = sys::mount::clone_tree(source, *recursive)?;
+            let tree = match by_parent {
+                Some(tree) => tree.try_clone()?,
+                None => sys::mount::clone_tree(source, *recursive)?,
+            };
             let kind = inside::kind_of(&inside::stat_fd(tree.as_fd())?);
             let missing = match kind == SFlag::S_IFDIR {
                 true => Missing::Directory,
@@ -165,6 +174,7 @@ fn mount_long(
 /// instance (a user namespace without a cgroup namespace of its own) the container's own cgroup.
 fn cgroup_tree(attr: u64, cgroup: Option<&Path>) -> Result<OwnedFd> {
     let fresh = FsContext::open("cgroup2").and_then(|fs| {
+        fs.set("source", Some("cgroup"))?;
         fs.create()?;
         fs.mount(attr)
     });

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag};
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -20,8 +21,8 @@ pub struct Root<'p> {
     plan: &'p RootfsPlan,
     /// Path handle on the root of the new tree.
     fd: OwnedFd,
-    /// The host's /dev/null, verified; there when files are to be masked.
-    null: Option<OwnedFd>,
+    /// The host's /dev/null, verified; there when paths are to be masked.
+    null: Option<Cover>,
     /// A read-only /dev, read-only only once its devices are made.
     late_readonly: Option<OwnedFd>,
 }
@@ -30,14 +31,20 @@ impl<'p> Root<'p> {
     /// Mounts and devices, in the order of the plan.
     pub fn build(
         plan: &'p RootfsPlan,
+        sources: &[OwnedFd],
         cgroup: Option<&Path>,
         in_user_namespace: bool,
     ) -> Result<Self> {
         let fd = attach_root(plan).with_context(|| format!("root.path {:?}", plan.path))?;
         let mut late_readonly = None;
+        let mut sources = sources.iter();
         for mount in &plan.mounts {
             let describe = || format!("{} ({})", mount.field, mount.destination.display());
-            let late = mounts::perform(mount, fd.as_fd(), cgroup).with_context(describe)?;
+            let source = match mount.kind.source_of_parent() {
+                Some(_) => sources.next(),
+                None => None,
+            };
+            let late = mounts::perform(mount, fd.as_fd(), source, cgroup).with_context(describe)?;
             late_readonly = late.or(late_readonly);
         }
         if !plan.skip_dev {
@@ -45,7 +52,11 @@ impl<'p> Root<'p> {
         }
         let null = match plan.masked_paths.is_empty() {
             true => None,
-            false => Some(devices::host_null()?),
+            // Taken while the host's tree is ours: of an unmounted one no copy can be made.
+            false => Some(Cover::new(sys::mount::clone_tree_at(
+                devices::host_null()?.as_fd(),
+                false,
+            )?)),
         };
         Ok(Root {
             plan,
@@ -114,29 +125,22 @@ impl<'p> Root<'p> {
     /// linux.maskedPaths: a directory under one empty read-only tmpfs that all share, a file under
     /// the host's /dev/null by descriptor (CVE-2025-31133: the container's may be anything).
     pub fn mask_paths(&self) -> Result<()> {
-        let mut empty: Option<OwnedFd> = None;
+        let mut empty = None;
         for path in &self.plan.masked_paths {
             let Some(target) = self.existing(path)? else {
                 continue;
             };
             let describe = || format!("linux.maskedPaths ({})", path.display());
-            let is_directory = inside::kind_of(&inside::stat_fd(target.as_fd())?) == SFlag::S_IFDIR;
-            let cover = if is_directory {
-                match &empty {
-                    Some(first) => sys::mount::clone_tree_at(first.as_fd(), false),
-                    None => empty_tmpfs(),
-                }
+            let stat = inside::stat_fd(target.as_fd())?;
+            let cover = if inside::kind_of(&stat) != SFlag::S_IFDIR {
+                self.null.as_ref().context("/dev/null was not opened")?
             } else {
-                match &self.null {
-                    Some(null) => sys::mount::clone_tree_at(null.as_fd(), false),
-                    None => bail!("/dev/null was not opened"),
+                if empty.is_none() {
+                    empty = Some(Cover::new(empty_tmpfs().with_context(describe)?));
                 }
-            }
-            .with_context(describe)?;
-            sys::mount::attach(cover.as_fd(), target.as_fd()).with_context(describe)?;
-            if is_directory && empty.is_none() {
-                empty = Some(cover);
-            }
+                empty.as_ref().context("no cover")?
+            };
+            cover.put_over(target.as_fd()).with_context(describe)?;
         }
         Ok(())
     }
@@ -151,10 +155,36 @@ impl<'p> Root<'p> {
     }
 }
 
+/// A mount that hides what is below it, in several places.
+struct Cover {
+    tree: OwnedFd,
+    /// In place somewhere. Only then can copies be made (a detached mount cannot be copied before
+    /// Linux 6.15), and only until then can it be attached itself.
+    attached: Cell<bool>,
+}
+
+impl Cover {
+    fn new(tree: OwnedFd) -> Self {
+        Cover {
+            tree,
+            attached: Cell::new(false),
+        }
+    }
+
+    fn put_over(&self, target: BorrowedFd) -> sys::Result<()> {
+        if self.attached.replace(true) {
+            let copy = sys::mount::clone_tree_at(self.tree.as_fd(), false)?;
+            return sys::mount::attach(copy.as_fd(), target);
+        }
+        sys::mount::attach(self.tree.as_fd(), target)
+    }
+}
+
 const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 
 fn empty_tmpfs() -> sys::Result<OwnedFd> {
     let tmpfs = sys::mount::FsContext::open("tmpfs")?;
+    tmpfs.set("source", Some("tmpfs"))?;
     tmpfs.create()?;
     tmpfs.mount(READONLY)
 }

@@ -32,19 +32,15 @@ impl Signals {
         ] {
             set.remove(fault);
         }
-        set.thread_block().call("sigprocmask", || "SIG_BLOCK".to_owned())?;
+        set.thread_block()
+            .call("sigprocmask", || "SIG_BLOCK".to_owned())?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let fd = SignalFd::with_flags(&set, flags).call("signalfd", String::new)?;
         Ok(Signals(fd))
     }
 
     /// Waits until `init` has ended: its exit status, 128 + signal when one ended it.
-    pub fn wait(
-        &self,
-        init: Pid,
-        pidfd: BorrowedFd,
-        master: Option<OwnedFd>,
-    ) -> Result<i32> {
+    pub fn wait(&self, init: Pid, pidfd: BorrowedFd, master: Option<OwnedFd>) -> Result<i32> {
         let mut relay = master.map(Relay::new).transpose()?;
         // It may have ended before its signal was held.
         if let Some(status) = reap(init)? {
@@ -60,7 +56,11 @@ impl Signals {
                 other => other.call("poll", String::new)?,
             };
             drop(fds);
-            while let Some(info) = self.0.read_signal().call("read", || "signalfd".to_owned())? {
+            while let Some(info) = self
+                .0
+                .read_signal()
+                .call("read", || "signalfd".to_owned())?
+            {
                 match Signal::try_from(info.ssi_signo as i32) {
                     Ok(Signal::SIGCHLD) => {
                         if let Some(status) = reap(init)? {
@@ -122,8 +122,11 @@ struct Relay {
 impl Relay {
     fn new(master: OwnedFd) -> Result<Self> {
         // A container that does not read must not stop us from showing what it writes.
-        nix::fcntl::fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))
-            .call("fcntl", || "F_SETFL, O_NONBLOCK".to_owned())?;
+        nix::fcntl::fcntl(
+            &master,
+            FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK),
+        )
+        .call("fcntl", || "F_SETFL, O_NONBLOCK".to_owned())?;
         let [stdin, ..] = sys::process::stdio();
         let relay = Relay {
             raw: Raw::enter(stdin)?,

@@ -29,7 +29,10 @@ fn write_one(pid: i32, kind: &str, map: &[IdMap]) -> Result<()> {
     match std::fs::write(&file, &lines) {
         Err(e) if e.raw_os_error() == Some(Errno::EPERM as i32) => by_helper(pid, kind, map),
         other => other.with_context(|| {
-            format!("linux.{kind}Mappings: write {:?} to {file}", lines.trim_end())
+            format!(
+                "linux.{kind}Mappings: write {:?} to {file}",
+                lines.trim_end()
+            )
         }),
     }
 }

@@ -16,7 +16,8 @@ use crate::runtime::container::{Claim, Phase, Record};
 use crate::runtime::handshake::{self, FromInit, FromParent, ParentEnd};
 use crate::runtime::hooks;
 use crate::runtime::init;
-use crate::runtime::plan::{CloneRoute, Plan};
+use crate::runtime::plan::{CloneRoute, Plan, Rlimit};
+use crate::runtime::state::State;
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::OFlag;
@@ -103,11 +104,8 @@ impl Made {
             }
             cgroup.remove()?;
         }
-        let state = self.record.hook_state(0, "stopped");
-        if let Err(e) = hooks::run(&plan.parent.poststop, "poststop", &state) {
-            // runtime-spec config.md#poststop: logged, and the rest goes on.
-            crate::runtime::log::warn_all(&[format!("{e:#}")]);
-        }
+        let state = hook_state(&self.record, 0, "stopped");
+        hooks::run_all(&plan.parent.poststop, "poststop", &state);
         self.claim.abandon()
     }
 
@@ -147,7 +145,9 @@ impl Effects {
         cgroup_mount: &Path,
         by_fifo: bool,
     ) -> Result<(ParentEnd, Option<OwnedFd>)> {
-        // First, so that `delete --force` can clean up after a runtime that was killed here.
+        Cgroup::refuse_used(cgroup_mount, &plan.parent.cgroup)?;
+        // Before anything is made, so that `delete --force` can clean up after a runtime that was
+        // killed here; and only of a cgroup that is ours to kill.
         self.record.phase = Phase::Creating;
         self.claim.save(&self.record)?;
         self.cgroup = Some(Cgroup::create(cgroup_mount, &plan.parent.cgroup)?);
@@ -157,14 +157,9 @@ impl Effects {
             self.furnish(plan)?;
         }
         let master = self.serve(plan, &end)?;
-        // Last: init needs more descriptors than its program may be allowed.
         let (pid, _) = self.init()?;
-        for limit in &plan.parent.rlimits {
-            sys::process::set_rlimit(pid.as_raw(), limit.resource, limit.soft, limit.hard)
-                .with_context(|| format!("process.rlimits ({})", limit.name))?;
-        }
         self.record.pid = pid.as_raw();
-        self.record.start_time = crate::runtime::container::start_time(pid.as_raw())?;
+        self.record.start_time = crate::runtime::pid::start_time(pid.as_raw())?;
         self.record.phase = Phase::Created;
         self.claim.save(&self.record)?;
         Ok((end, master))
@@ -184,6 +179,7 @@ impl Effects {
             }
             false => init::Start::Handshake,
         };
+        let sources = open_sources(plan)?;
         let (parent_end, init_end) = handshake::pair()?;
         let cgroup = self.cgroup.as_ref();
         match spawn::spawn(&plan.parent, cgroup.map(|c| c.dir()))? {
@@ -193,8 +189,9 @@ impl Effects {
                     plan,
                     end: init_end,
                     start,
+                    sources,
                     cgroup: cgroup.map(|c| c.path()),
-                    state: &|pid, status| self.record.hook_state(pid, status),
+                    state: &|pid, status| hook_state(&self.record, pid, status),
                 })
             }
             Cloned::Parent { pid, pidfd } => {
@@ -209,7 +206,12 @@ impl Effects {
             return Ok(());
         }
         let (pid, _) = self.init()?;
-        ids::write(pid.as_raw(), &plan.parent, plan.init.process.groups.is_some())?;
+        raise_hard_limits(pid, &plan.parent.rlimits)?;
+        ids::write(
+            pid.as_raw(),
+            &plan.parent,
+            plan.init.process.groups.is_some(),
+        )?;
         end.tell(FromParent::Mapped)
     }
 
@@ -246,7 +248,7 @@ impl Effects {
                 Some(FromInit::Hooks) => {
                     let (pid, _) = self.init()?;
                     // Not `created` yet: what they see is a container being made.
-                    let state = self.record.hook_state(pid.as_raw(), "creating");
+                    let state = hook_state(&self.record, pid.as_raw(), "creating");
                     hooks::run(&plan.parent.prestart, "prestart", &state)?;
                     hooks::run(&plan.parent.create_runtime, "createRuntime", &state)?;
                     end.tell(FromParent::Go)?;
@@ -269,7 +271,10 @@ impl Effects {
     }
 
     fn why_init_died(&self) -> anyhow::Error {
-        let how = match self.init().map(|(pid, _)| nix::sys::wait::waitpid(pid, None)) {
+        let how = match self
+            .init()
+            .map(|(pid, _)| nix::sys::wait::waitpid(pid, None))
+        {
             Ok(Ok(WaitStatus::Signaled(_, signal, _))) => format!("was killed by {signal}"),
             Ok(Ok(WaitStatus::Exited(_, code))) => format!("exited with status {code}"),
             _ => "ended".to_owned(),
@@ -277,7 +282,7 @@ impl Effects {
         let killed_for_memory = self
             .cgroup
             .as_ref()
-            .is_some_and(|c| c.oom_kills().unwrap_or(0) > 0);
+            .is_some_and(|c| c.oom_kills().is_some_and(|n| n > 0));
         match killed_for_memory {
             true => anyhow!(
                 "the container's first process was killed for want of memory before it was ready: \
@@ -298,13 +303,45 @@ impl Effects {
             let _ = nix::sys::wait::waitpid(pid, Some(WaitPidFlag::__WALL));
         }
         if let Some(cgroup) = self.cgroup.take() {
-            let _ = cgroup.remove();
+            let _ = cgroup.undo();
         }
         // runtime-spec runtime.md#lifecycle: after a failed create, destroyed; then poststop.
-        let state = self.record.hook_state(0, "stopped");
-        let _ = hooks::run(&plan.parent.poststop, "poststop", &state);
+        let state = hook_state(&self.record, 0, "stopped");
+        hooks::run_all(&plan.parent.poststop, "poststop", &state);
         let _ = self.claim.abandon();
     }
+}
+
+/// Init sets its limits itself, but root of a user namespace may not raise a hard one
+/// (setrlimit(2)): that is done for it before it becomes that.
+fn raise_hard_limits(pid: Pid, limits: &[Rlimit]) -> Result<()> {
+    for limit in limits {
+        let (soft, hard) = sys::process::rlimit(limit.resource)?;
+        if limit.hard > hard {
+            sys::process::set_rlimit(pid.as_raw(), limit.resource, soft, limit.hard)
+                .with_context(|| format!("process.rlimits ({})", limit.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies of what init cannot reach by path: a descriptor of ours (`/proc/self/fd/N`) leads into our
+/// mount namespace, of which init may copy nothing.
+fn open_sources(plan: &Plan) -> Result<Vec<OwnedFd>> {
+    let mounts = plan.init.rootfs.iter().flat_map(|rootfs| &rootfs.mounts);
+    mounts
+        .filter_map(|mount| {
+            let (source, recursive) = mount.kind.source_of_parent()?;
+            let tree = sys::mount::clone_tree(source, recursive)
+                .with_context(|| format!("{} ({})", mount.field, mount.destination.display()));
+            Some(tree)
+        })
+        .collect()
+}
+
+/// What hooks read on stdin.
+pub fn hook_state(record: &Record, pid: i32, status: &str) -> Vec<u8> {
+    State::new(record, pid, status).line()
 }
 
 fn set_oom_score_adj(pid: Pid, score: i32) -> Result<()> {

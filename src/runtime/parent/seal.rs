@@ -21,9 +21,13 @@ use std::os::unix::ffi::OsStringExt;
 /// # Errors
 /// Only when there is no way to seal it: then no container may be made.
 pub fn ensure() -> Result<()> {
-    let exe = nix::fcntl::open("/proc/self/exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
-        .call("open", || "\"/proc/self/exe\"".to_owned())
-        .context("find this program's own file (is /proc mounted?)")?;
+    let exe = nix::fcntl::open(
+        "/proc/self/exe",
+        OFlag::O_PATH | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .call("open", || "\"/proc/self/exe\"".to_owned())
+    .context("find this program's own file (is /proc mounted?)")?;
     if is_read_only(&exe)? || is_sealed_memory() {
         return Ok(());
     }
@@ -43,7 +47,8 @@ pub fn ensure() -> Result<()> {
 
 /// The mount the program was executed through is read-only: our own, or the system's.
 fn is_read_only(exe: &OwnedFd) -> Result<bool> {
-    let stat = nix::sys::statfs::fstatfs(exe).call("fstatfs", || "\"/proc/self/exe\"".to_owned())?;
+    let stat =
+        nix::sys::statfs::fstatfs(exe).call("fstatfs", || "\"/proc/self/exe\"".to_owned())?;
     Ok(stat.flags().contains(FsFlags::ST_RDONLY))
 }
 
@@ -81,5 +86,6 @@ fn sealed_copy() -> Result<OwnedFd> {
 
 /// Arguments and environment cannot hold NUL bytes: they came through execve(2).
 fn c_strings(list: impl Iterator<Item = OsString>) -> Vec<CString> {
-    list.filter_map(|s| CString::new(s.into_vec()).ok()).collect()
+    list.filter_map(|s| CString::new(s.into_vec()).ok())
+        .collect()
 }

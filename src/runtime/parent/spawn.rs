@@ -40,7 +40,10 @@ pub fn spawn(plan: &ParentPlan, cgroup: Option<BorrowedFd>) -> Result<Cloned> {
     if let Cloned::Parent { .. } = cloned {
         for (fd, kind) in [
             (pid_way_back, CloneFlags::CLONE_NEWPID),
-            (time_way_back, CloneFlags::from_bits_retain(libc::CLONE_NEWTIME)),
+            (
+                time_way_back,
+                CloneFlags::from_bits_retain(libc::CLONE_NEWTIME),
+            ),
         ] {
             if let Some(fd) = fd {
                 nix::sched::setns(fd, kind).call("setns", || "back".to_owned())?;

@@ -8,18 +8,36 @@
 //! What is a list in runtime-spec is a list here, in the order it will be performed; a scalar is
 //! a field. Numbers are already the kernel's (flags, signal and capability numbers).
 
+pub mod default_spec;
 pub mod device_program;
+mod draw;
+mod hooks;
+mod mounts;
+mod namespaces;
+mod paths;
+pub mod process;
 pub mod resources;
+mod rootfs;
+mod scheduling;
+mod show;
+pub mod sysctl;
 pub mod unit;
 pub mod variant;
 
-use std::path::PathBuf;
+pub use draw::draw;
+pub use show::show;
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// All that is to be done for one container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     pub parent: ParentPlan,
     pub init: InitPlan,
+    /// Of config.json: kept in the record, shown by `state`.
+    pub annotations: BTreeMap<String, String>,
     /// What the user should know but what stops nothing (an unknown capability, say).
     pub warnings: Vec<String>,
 }
@@ -131,8 +149,9 @@ pub struct Rlimit {
     pub hard: u64,
 }
 
-/// One hook of config.json (runtime-spec config.md#posix-platform-hooks).
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One hook of config.json (runtime-spec config.md#posix-platform-hooks). Kept in the record for
+/// the hooks that run after `create`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     pub path: PathBuf,
     /// argv; `[path]` when config.json gives none.
@@ -286,6 +305,20 @@ pub enum MountKind {
     Remount {
         options: Vec<(String, Option<String>)>,
     },
+}
+
+impl MountKind {
+    /// The source of a bind that only the parent can reach, and whether it is recursive: a
+    /// descriptor of the runtime's own.
+    pub fn source_of_parent(&self) -> Option<(&Path, bool)> {
+        const OWN: [&str; 3] = ["/proc/self/fd", "/proc/thread-self/fd", "/dev/fd"];
+        match self {
+            MountKind::Bind { source, recursive } if OWN.iter().any(|d| source.starts_with(d)) => {
+                Some((source, *recursive))
+            }
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

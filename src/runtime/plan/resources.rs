@@ -15,6 +15,7 @@
 //!
 //! Zero means "not set" for `shares`, `quota`, `period`, `weight` and the memory fields, as in runc.
 
+use super::paths::clean;
 use super::{Ask, CgroupFallback, CgroupPlan, CgroupWrite, device_program};
 use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::{
@@ -23,7 +24,7 @@ use oci_spec::runtime::{
 };
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// The cgroup of the container `ask.id` that `spec` describes.
 ///
@@ -73,21 +74,6 @@ fn place(asked: Option<&Path>, id: &str, own: &Path) -> Result<PathBuf> {
     path.pop();
     path.extend(inner.components().skip(1));
     Ok(path)
-}
-
-/// `path` as an absolute one without `.` and `..`; what would climb above `/` stays at `/`.
-fn clean(path: &Path) -> PathBuf {
-    let mut out = PathBuf::from("/");
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => out.push(name),
-            Component::ParentDir => {
-                out.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    out
 }
 
 /// The writes that carry out `linux.resources`, in an order a new cgroup accepts: `unified` last,

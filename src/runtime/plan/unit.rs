@@ -24,10 +24,11 @@ use super::variant::{self, Value};
 use super::{Ask, CgroupWrite, device_program, resources};
 use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// The unit of one container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitPlan {
     /// `runc-web.scope`
     pub name: String,
@@ -42,7 +43,7 @@ pub struct UnitPlan {
 }
 
 /// Who is asked for the unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Manager {
     /// PID 1.
     System,
@@ -51,7 +52,7 @@ pub enum Manager {
 }
 
 /// A property of a unit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Property {
     /// `MemoryMax`
     pub name: String,

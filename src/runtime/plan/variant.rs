@@ -8,9 +8,10 @@
 //! Pure. How a value goes over the wire is `runtime::dbus`'s matter.
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 
 /// A value of one of D-Bus's types.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     Byte(u8),
     Bool(bool),

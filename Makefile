@@ -1,0 +1,58 @@
+# `make` lists the targets. What one of them needs from Debian, scripts/need installs, or names where it may not.
+
+PREFIX  ?= /usr/local
+TARGET  := $(or $(CARGO_TARGET_DIR),target)
+RUNTIME := $(TARGET)/release/sc-runtime
+# cargo names the platform in its output path (.cargo/config.toml says why); ours is the one users expect.
+BUILT    = $(TARGET)/$(shell rustc -vV | sed -n 's/^host: //p')/release
+BINS    := $(notdir $(basename $(wildcard src/bin/*.rs)))
+
+.PHONY: help setup build demo test test-unit test-integration test-vm bench lint install clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: ## install what building needs (root), or name what is missing
+	@scripts/need cc:gcc /usr/include/stdlib.h:libc6-dev jq busybox:busybox-static
+	@command -v cargo >/dev/null || { echo "missing here: cargo (Rust 1.88 or later; see https://rustup.rs)" >&2; exit 1; }
+
+build: setup ## the programs, into target/release
+	cargo build --release
+	@mkdir -p $(TARGET)/release
+	@for bin in $(BINS); do ln -f $(BUILT)/$$bin $(TARGET)/release/$$bin; done
+
+demo: build ## a busybox container from create to delete, each step explained (root)
+	@scripts/demo
+
+test: test-unit test-integration test-vm ## all tests: unit, native, and in a virtual machine
+	@[ "$$(id -u)" = 0 ] || echo "make test: not run: the native integration tests (they need root: sudo -E make test-integration)"
+
+# Tests that are marked as ignored need root: without it they are counted as ignored.
+test-unit: setup
+	@scripts/need ip:iproute2
+	cargo test --lib --bins -- $$([ "$$(id -u)" != 0 ] || echo --include-ignored)
+
+test-integration: build
+	@if [ "$$(id -u)" = 0 ]; then cargo test --release --test integration; \
+	else echo "make test: the native integration tests need root and are NOT run"; fi
+
+test-vm: build ## the integration tests on a pure cgroup v2 kernel with all controllers (QEMU)
+	scripts/test-vm
+
+bench: build ## time, memory and system calls beside crun, runc and a C floor (root)
+	@scripts/bench
+
+lint: setup ## rustfmt, clippy with warnings denied, shellcheck
+	@scripts/need shellcheck
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	shellcheck $$(grep -rlE '^#!.*\b(ba)?sh\b' scripts .ci)
+
+install: ## into PREFIX (/usr/local), below DESTDIR
+	@[ -x $(RUNTIME) ] || { echo "nothing built yet: make build" >&2; exit 1; }
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(addprefix $(TARGET)/release/,$(BINS)) $(DESTDIR)$(PREFIX)/bin
+
+clean: ## remove what was built here
+	cargo clean
+	rm -rf bundles/busybox

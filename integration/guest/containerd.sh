@@ -1,0 +1,70 @@
+#!/bin/bash
+# containerd's shim runs containers with $SC_RUNTIME: their life and what is left of them.
+set -euo pipefail
+# shellcheck source=integration/guest/checks
+. "$(dirname "$0")/checks"
+
+systemctl start containerd.service
+
+# ctr asks for seccomp and systemd's cgroups only when told to.
+run() { ctr run --runtime io.containerd.runc.v2 --runc-binary "$SC_RUNTIME" "$@"; }
+
+run_shows_output_and_exit_status() {
+    status_of run --rm "$image" output sh -c 'echo out; echo err >&2; exit 7'
+    same "exit status" 7 "$status"
+    same "output" "err out" "$(sort <<<"$output" | paste -sd' ')"
+}
+
+run_has_a_terminal() {
+    status_of script -qec "ctr run --runtime io.containerd.runc.v2 --runc-binary $SC_RUNTIME --rm --tty $image terminal sh -c 'tty; exit 5'" /dev/null
+    same "exit status" 5 "$status"
+    contains "tty" /dev/pts/0 "$output"
+}
+
+missing_program_is_named() {
+    status_of run --rm "$image" missing /no/such/program
+    same "exit status" 1 "$status"
+    contains "message" /no/such/program "$output"
+}
+
+limits_are_in_the_kernel() {
+    local cgroup
+    run -d --memory-limit 67108864 --cpus 0.5 "$image" limits sleep 1000
+    cgroup=/sys/fs/cgroup$(cut -d: -f3 "/proc/$(pid_of limits)/cgroup")
+    same memory.max 67108864 "$(<"$cgroup/memory.max")"
+    same cpu.max "50000 100000" "$(<"$cgroup/cpu.max")"
+    end limits
+}
+
+detached_task_is_killed_and_deleted() {
+    run -d "$image" detached sh -c 'trap "exit 3" TERM; while :; do sleep 0.1; done'
+    eventually task_is detached RUNNING
+    ctr task kill --signal TERM detached
+    eventually task_is detached STOPPED
+    status_of ctr task delete detached
+    contains "what delete says" "exit code 3" "$output"
+    ctr container delete detached
+    same "tasks" "" "$(ctr task list -q)"
+    same "containers" "" "$(ctr container list -q)"
+}
+
+nothing_is_left() {
+    local id
+    for id in $(ctr container list -q); do end "$id"; done # what a failed check has not come to
+    nothing_left '*/default/*' /run/containerd/runc/default
+}
+
+task_is() { ctr task list | grep -q "^$1 .*$2"; }
+pid_of() { ctr task list | awk -v id="$1" '$1 == id { print $2 }'; }
+end() {
+    ctr task delete --force "$1" || true # its status is the task's
+    ctr container delete "$1"
+}
+
+check run_shows_output_and_exit_status
+check run_has_a_terminal
+check missing_program_is_named
+check limits_are_in_the_kernel
+check detached_task_is_killed_and_deleted
+check nothing_is_left
+finish

@@ -1,0 +1,166 @@
+#!/bin/bash
+# podman runs containers with $SC_RUNTIME: their life, their limits (read back and hit) and what is left of them.
+set -euo pipefail
+# shellcheck source=integration/guest/checks
+. "$(dirname "$0")/checks"
+
+# What a user sets up once: sc-runtime does what podman asks of a runtime that writes its log as JSON.
+cat >/etc/containers/containers.conf.d/sc-runtime.conf <<'END'
+[engine]
+runtime_supports_json = ["crun", "runc", "sc-runtime"]
+END
+
+podman() { command podman --cgroup-manager cgroupfs --runtime "$SC_RUNTIME" "$@"; }
+# podman's own bridge network takes 10 s to set up here: one check has it.
+run() { podman run --security-opt seccomp=unconfined --network none "$@"; }
+in_image() { run --rm "$@"; }
+
+run_shows_output_and_exit_status() {
+    status_of in_image "$image" sh -c 'echo out; echo err >&2; exit 7'
+    same "exit status" 7 "$status"
+    same "output" $'out\nerr' "$output"
+}
+
+run_passes_stdin_on() {
+    same "output" HELLO "$(echo hello | in_image -i "$image" tr a-z A-Z)"
+}
+
+run_has_a_terminal() {
+    status_of script -qec "$(printf '%q ' command podman --cgroup-manager cgroupfs --runtime "$SC_RUNTIME" run --rm -t \
+        --security-opt seccomp=unconfined --network none "$image" sh -c 'tty; exit 5')" /dev/null
+    same "exit status" 5 "$status"
+    same "tty" /dev/pts/0 "${output%%$'\r'*}"
+}
+
+missing_program_is_127_and_a_directory_126() {
+    status_of in_image "$image" /no/such/program
+    same "exit status of a missing program" 127 "$status"
+    contains "message" /no/such/program "$output"
+    status_of in_image "$image" /etc
+    same "exit status of a directory" 126 "$status"
+}
+
+detached_container_stops_and_is_removed() {
+    run -d --name detached "$image" sh -c 'trap "echo bye; exit 3" TERM; echo ready; while :; do sleep 0.1; done'
+    eventually is_logged detached ready
+    same "running" true "$(podman inspect -f '{{.State.Running}}' detached)"
+    podman stop --time 60 detached
+    same "exit status" 3 "$(podman wait detached)"
+    same "log" $'ready\nbye' "$(podman logs detached)"
+    podman rm detached
+    status_of podman container exists detached
+    same "status of exists" 1 "$status"
+}
+
+killed_container_can_start_again() {
+    run -d --name again "$image" sleep 1000
+    podman kill again
+    same "exit status" 137 "$(podman wait again)"
+    podman start again
+    same "running" true "$(podman inspect -f '{{.State.Running}}' again)"
+    podman rm --force --time 0 again
+}
+
+limits_are_in_the_kernel() {
+    local cgroup
+    run -d --name limits --memory 64m --memory-swap 96m --memory-reservation 32m --pids-limit 33 --cpus 0.5 \
+        --cpu-shares 512 --cpuset-cpus 0 "$image" sleep 1000
+    cgroup=/sys/fs/cgroup$(podman inspect -f '{{.State.CgroupPath}}' limits)
+    same "the process's cgroup" "$cgroup" "/sys/fs/cgroup$(cut -d: -f3 "/proc/$(podman inspect -f '{{.State.Pid}}' limits)/cgroup")"
+    same memory.max 67108864 "$(<"$cgroup/memory.max")"
+    same memory.swap.max 33554432 "$(<"$cgroup/memory.swap.max")"
+    same memory.low 33554432 "$(<"$cgroup/memory.low")"
+    same pids.max 33 "$(<"$cgroup/pids.max")"
+    same cpu.max "50000 100000" "$(<"$cgroup/cpu.max")"
+    same cpuset.cpus 0 "$(<"$cgroup/cpuset.cpus")"
+    # crun changed its conversion of shares to weights in 1.22; anything but the default shows that it was written.
+    [[ $(<"$cgroup/cpu.weight") != 100 ]] || same cpu.weight "not 100" 100
+    podman rm --force --time 0 limits
+}
+
+limits_are_visible_inside() {
+    same "memory.max and pids.max" $'67108864\n33' \
+        "$(in_image --memory 64m --pids-limit 33 "$image" cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max)"
+}
+
+# No cpu quota beside it: the two together thrash for minutes.
+too_much_memory_is_killed() {
+    local cgroup
+    run -d --name oom --memory 16m --memory-swap 16m "$image" sh -c 'tail /dev/zero; echo "tail: $?"; sleep 1000'
+    eventually is_logged oom 'tail: 137'
+    cgroup=/sys/fs/cgroup$(podman inspect -f '{{.State.CgroupPath}}' oom)
+    cat "$cgroup/memory.events"
+    same "oom_kill" 1 "$(sed -n 's/^oom_kill //p' "$cgroup/memory.events")"
+    podman rm --force --time 0 oom
+}
+
+killed_init_is_137() {
+    status_of in_image --memory 16m --memory-swap 16m "$image" tail /dev/zero
+    same "exit status" 137 "$status"
+}
+
+too_many_processes_are_refused() {
+    local cgroup
+    run -d --name pids --pids-limit 5 "$image" \
+        sh -c '(for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done); trap "exit 0" TERM; while :; do :; done'
+    eventually is_logged pids "can't fork"
+    cgroup=/sys/fs/cgroup$(podman inspect -f '{{.State.CgroupPath}}' pids)
+    grep -qx 'max [1-9][0-9]*' "$cgroup/pids.events" || same "pids.events" "max above 0" "$(<"$cgroup/pids.events")"
+    podman rm --force --time 0 pids
+}
+
+hostname_is_set() {
+    same "hostname" harbour "$(in_image --hostname harbour "$image" hostname)"
+}
+
+readonly_volume_is_readonly() {
+    mkdir -p /root/volume
+    echo kept >/root/volume/file
+    status_of in_image -v /root/volume:/volume:ro "$image" sh -c 'cat /volume/file; echo lost >/volume/file'
+    same "exit status" 1 "$status"
+    same "output" $'kept\nsh: can\'t create /volume/file: Read-only file system' "$output"
+    same "the file" kept "$(</root/volume/file)"
+}
+
+readonly_root_is_readonly() {
+    status_of in_image --read-only "$image" sh -c 'touch /tmp/works && touch /refused'
+    same "exit status" 1 "$status"
+    same "output" 'touch: /refused: Read-only file system' "$output"
+}
+
+user_and_capabilities_are_given() {
+    same "ids" $'1000\n1001\n1001 7' "$(in_image --user 1000:1001 --group-add 7 "$image" sh -c 'id -u; id -g; id -G')"
+    same "sets with only net_bind_service" $'CapPrm:\t0000000000000400\nCapEff:\t0000000000000400\nCapBnd:\t0000000000000400' \
+        "$(in_image --cap-drop all --cap-add net_bind_service "$image" grep -E 'Cap(Prm|Eff|Bnd)' /proc/self/status)"
+}
+
+bridge_network_is_joined() {
+    status_of podman run --rm --security-opt seccomp=unconfined "$image" ip -o -4 addr show eth0
+    contains "address of eth0" "inet 10.88." "$output"
+}
+
+nothing_is_left() {
+    podman rm --all --force --time 0 # what a failed check has not come to
+    nothing_left "*/libpod-*" "/run/$(basename "$SC_RUNTIME")"
+}
+
+is_logged() { podman logs "$1" 2>&1 | grep -q "$2"; }
+
+check run_shows_output_and_exit_status
+check run_passes_stdin_on
+check run_has_a_terminal
+check missing_program_is_127_and_a_directory_126
+check detached_container_stops_and_is_removed
+check killed_container_can_start_again
+check limits_are_in_the_kernel
+check limits_are_visible_inside
+check too_much_memory_is_killed
+check killed_init_is_137
+check too_many_processes_are_refused
+check hostname_is_set
+check readonly_volume_is_readonly
+check readonly_root_is_readonly
+check user_and_capabilities_are_given
+check bridge_network_is_joined
+check nothing_is_left
+finish

@@ -1,0 +1,296 @@
+//! The bare system calls the tests need and nix does not give them. The only `unsafe` beside
+//! `tracer.rs`; each function is the call and nothing more.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)
+}
+
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; a fresh descriptor that nobody else owns.
+    unsafe {
+        let fd = check(libc::syscall(libc::SYS_pidfd_open, pid, 0))?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// Waits until the process behind a pidfd has ended. False when the time ran out first.
+pub fn ended_within(pidfd: BorrowedFd, limit: Duration) -> io::Result<bool> {
+    readable_within(pidfd, limit)
+}
+
+pub fn readable_within(fd: BorrowedFd, limit: Duration) -> io::Result<bool> {
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    loop {
+        // SAFETY: `poll` is one valid pollfd for the length of the call.
+        let ready = unsafe { libc::poll(&mut poll, 1, limit.as_millis() as i32) };
+        match check(ready.into()) {
+            Ok(n) => return Ok(n > 0),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::kill(pid, signal) }.into()).map(drop)
+}
+
+/// Leaves the caller (alone in its process, no threads yet) in a mount namespace of its own.
+pub fn unshare(flags: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::unshare(flags) }.into()).map(drop)
+}
+
+pub fn mount(
+    source: &str,
+    target: &Path,
+    fstype: &str,
+    flags: libc::c_ulong,
+    data: &str,
+) -> io::Result<()> {
+    let (source, fstype, data) = (
+        CString::new(source)?,
+        CString::new(fstype)?,
+        CString::new(data)?,
+    );
+    let target = c_path(target)?;
+    // SAFETY: four C strings that outlive the call.
+    let rc = unsafe {
+        libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            fstype.as_ptr(),
+            flags,
+            data.as_ptr().cast(),
+        )
+    };
+    check(rc.into())
+        .map(drop)
+        .map_err(|e| io::Error::new(e.kind(), format!("mount {target:?}: {e}")))
+}
+
+pub fn unmount(target: &Path) -> io::Result<()> {
+    let target = c_path(target)?;
+    // SAFETY: a C string that outlives the call.
+    check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) }.into()).map(drop)
+}
+
+pub fn mkfifo(path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: a C string that outlives the call.
+    check(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }.into()).map(drop)
+}
+
+pub fn mknod_char(path: &Path, major: u32, minor: u32) -> io::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: a C string that outlives the call.
+    let rc = unsafe {
+        libc::mknod(
+            path.as_ptr(),
+            libc::S_IFCHR | 0o666,
+            libc::makedev(major, minor),
+        )
+    };
+    check(rc.into()).map(drop)
+}
+
+/// The descriptor number a child shall see: for use after fork and before exec.
+pub fn dup_to(from: RawFd, to: RawFd) -> io::Result<()> {
+    // SAFETY: no pointers. `to` is below every descriptor the test process holds for itself,
+    // and this runs in the forked child only.
+    unsafe {
+        if from == to {
+            return check(libc::fcntl(from, libc::F_SETFD, 0).into()).map(drop);
+        }
+        check(libc::dup2(from, to).into()).map(drop)
+    }
+}
+
+/// A copy of a descriptor out of the way of the low numbers that tests hand to a runtime.
+pub fn dup_above(fd: BorrowedFd, lowest: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; a fresh descriptor that nobody else owns.
+    unsafe {
+        let fd = check(libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest).into())?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// write(2), usable between fork and exec.
+pub fn write(fd: RawFd, bytes: &[u8]) -> io::Result<()> {
+    // SAFETY: a valid slice.
+    check(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) } as libc::c_long).map(drop)
+}
+
+pub fn prctl(option: i32, value: libc::c_ulong) -> io::Result<i32> {
+    // SAFETY: only options that take a number are used.
+    check(unsafe { libc::prctl(option, value, 0, 0, 0) }.into()).map(|n| n as i32)
+}
+
+/// One descriptor and the bytes that came with it, from a SOCK_STREAM socket.
+pub fn receive_fd(socket: BorrowedFd) -> io::Result<(OwnedFd, Vec<u8>)> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, RecvMsg, recvmsg};
+    let mut bytes = [0u8; 4096];
+    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let (fds, len) = {
+        let mut iov = [io::IoSliceMut::new(&mut bytes)];
+        let got: RecvMsg<()> = recvmsg(
+            socket.as_raw_fd(),
+            &mut iov,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        )?;
+        let mut fds = Vec::new();
+        for message in got.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(sent) = message {
+                fds.extend(sent);
+            }
+        }
+        (fds, got.bytes)
+    };
+    match fds[..] {
+        // SAFETY: the kernel has just put this descriptor into our table for us.
+        [fd] => Ok((unsafe { OwnedFd::from_raw_fd(fd) }, bytes[..len].to_vec())),
+        _ => Err(io::Error::other(format!(
+            "{} descriptors in the message, not one",
+            fds.len()
+        ))),
+    }
+}
+
+pub fn window_size(fd: RawFd) -> Option<(u16, u16)> {
+    // SAFETY: a winsize is plain numbers, and the ioctl writes exactly one.
+    unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        (libc::ioctl(fd, libc::TIOCGWINSZ, &mut size) == 0).then_some((size.ws_row, size.ws_col))
+    }
+}
+
+pub fn set_window_size(fd: RawFd, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the ioctl reads exactly one winsize.
+    check(unsafe { libc::ioctl(fd, libc::TIOCSWINSZ, &size) }.into()).map(drop)
+}
+
+pub fn is_terminal(fd: RawFd) -> bool {
+    // SAFETY: no pointers.
+    unsafe { libc::isatty(fd) == 1 }
+}
+
+/// struct sched_attr of sched_setattr(2).
+#[repr(C)]
+#[derive(Default, Debug)]
+pub struct SchedAttr {
+    pub size: u32,
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+pub fn sched_getattr() -> io::Result<SchedAttr> {
+    let mut attr = SchedAttr::default();
+    let size = size_of::<SchedAttr>() as u32;
+    // SAFETY: the kernel writes at most `size` bytes into `attr`.
+    check(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &mut attr, size, 0) })?;
+    Ok(attr)
+}
+
+/// Class and level of ioprio_set(2).
+pub fn ioprio() -> io::Result<(i64, i64)> {
+    // SAFETY: no pointers. 1 is IOPRIO_WHO_PROCESS.
+    let value = check(unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) })?;
+    Ok((value >> 13, value & 0x1fff))
+}
+
+pub fn personality() -> i32 {
+    // SAFETY: no pointers; 0xffffffff only asks.
+    unsafe { libc::personality(0xffff_ffff) }
+}
+
+/// Mode and the first word of the node mask of get_mempolicy(2).
+pub fn mempolicy() -> io::Result<(i32, u64)> {
+    let (mut mode, mut nodes) = (0i32, [0u64; 16]);
+    // SAFETY: room for an int and for 1024 bits, as the call is told.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_get_mempolicy,
+            &mut mode,
+            nodes.as_mut_ptr(),
+            1024,
+            0,
+            0,
+        )
+    })?;
+    Ok((mode, nodes[0]))
+}
+
+pub fn rlimit(resource: u32) -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes one rlimit. The type of `resource` differs between C libraries.
+    check(unsafe { libc::getrlimit(resource as _, &mut limit) }.into())?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Seconds since boot as the calling process's time namespace counts them.
+pub fn boot_seconds() -> i64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes one timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
+    time.tv_sec
+}
+
+/// The IFF_ flags of a network interface of the calling process's namespace.
+pub fn interface_flags(name: &str) -> io::Result<i32> {
+    // SAFETY: an ifreq is plain bytes, the name fits with its terminator, and the ioctl fills one.
+    unsafe {
+        let socket =
+            check(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0).into())?;
+        let socket = OwnedFd::from_raw_fd(socket as RawFd);
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().take(15).zip(name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        check(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &mut request).into())?;
+        Ok(i32::from(request.ifr_ifru.ifru_flags))
+    }
+}
+
+/// Takes a message from the System V queue of the calling process's IPC namespace, or makes it.
+pub fn make_message_queue(key: i32) -> io::Result<i32> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::msgget(key, libc::IPC_CREAT | 0o600) }.into()).map(|id| id as i32)
+}

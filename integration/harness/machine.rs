@@ -1,0 +1,200 @@
+//! What this machine has, and a private corner of it: a mount namespace with cgroup2 on
+//! /sys/fs/cgroup and a tmpfs for everything the tests make, and a network namespace to make links
+//! in, so that nothing outlives them.
+
+use super::kernel;
+use super::{Context, Result};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+pub const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// What a test cannot do without. Where it is missing the test is ignored, and says so.
+#[derive(Clone, Copy, Debug)]
+pub enum Need {
+    /// A cgroup v2 controller that can be enabled below the root.
+    Controller(&'static str),
+    /// A machine on which this controller is missing (its limits must be refused).
+    NoController(&'static str),
+    /// A program of the host.
+    Program(&'static str),
+    /// A kernel feature that shows as a path.
+    Path(&'static str),
+    /// A capability of the test program itself, by number.
+    Capability(u8, &'static str),
+    /// Below this contract is the stand-in named: with it the test would fail for the reason given.
+    Beyond(&'static str, &'static str),
+}
+
+pub struct Machine {
+    pub runtime: PathBuf,
+    /// First word of `--version`: sc-runtime, runc or crun.
+    pub flavour: String,
+    /// A tmpfs of our own.
+    pub base: PathBuf,
+    /// Path of our cgroup, as /proc/self/cgroup would show it.
+    pub cgroup: String,
+    pub controllers: Vec<String>,
+    pub in_guest: bool,
+}
+
+static MACHINE: OnceLock<Machine> = OnceLock::new();
+
+pub fn machine() -> &'static Machine {
+    MACHINE.get().expect("main has called enter")
+}
+
+/// Makes the corner. Called once, before there is a second thread: unshare(2) is per thread.
+pub fn enter() -> Result<&'static Machine> {
+    let runtime = std::env::var_os("SC_RUNTIME")
+        .map_or(env!("CARGO_BIN_EXE_sc-runtime").into(), PathBuf::from);
+    let runtime = runtime
+        .canonicalize()
+        .with_context(|| format!("the runtime {}", runtime.display()))?;
+    let flavour = Command::new(&runtime)
+        .arg("--version")
+        .output()
+        .context("--version")?;
+    let flavour = String::from_utf8_lossy(&flavour.stdout)
+        .split(' ')
+        .next()
+        .unwrap_or_default()
+        .to_string();
+
+    kernel::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWNET).context("namespaces of our own")?;
+    kernel::mount("", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")?;
+    let cgroups = Path::new(CGROUPS);
+    if statfs(cgroups)?.filesystem_type() != CGROUP2_SUPER_MAGIC {
+        kernel::mount("cgroup2", cgroups, "cgroup2", 0, "")?;
+    }
+
+    let pid = std::process::id();
+    let base = std::env::temp_dir().join(format!("sc-integration-{pid}"));
+    fs::create_dir(&base)?;
+    kernel::mount("sc-integration", &base, "tmpfs", 0, "mode=755")?;
+    // Shared, as systemd makes a machine's mounts: what a runtime mounts carelessly shows here.
+    kernel::mount("", &base, "", libc::MS_SHARED, "")?;
+    make_image(&base)?;
+
+    forget_the_dead(cgroups);
+    let cgroup = format!("/sc-test-{pid}");
+    fs::create_dir(format!("{CGROUPS}{cgroup}"))?;
+    let controllers = fs::read_to_string(cgroups.join("cgroup.controllers"))?;
+    let machine = Machine {
+        runtime,
+        flavour,
+        base,
+        cgroup,
+        controllers: controllers.split_whitespace().map(String::from).collect(),
+        in_guest: std::env::var_os("SC_IN_GUEST").is_some(),
+    };
+    Ok(MACHINE.get_or_init(|| machine))
+}
+
+/// Directories and cgroups of a test program that was killed: what was in them is gone with it.
+fn forget_the_dead(cgroups: &Path) {
+    for entry in fs::read_dir(std::env::temp_dir())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(pid) = name.strip_prefix("sc-integration-") else {
+            continue;
+        };
+        if !Path::new("/proc").join(pid).exists() {
+            let _ = fs::remove_dir(entry.path()); // never more than an empty mount point
+        }
+    }
+    for entry in fs::read_dir(cgroups).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(pid) = name.strip_prefix("sc-test-") else {
+            continue;
+        };
+        if !Path::new("/proc").join(pid).exists() {
+            super::place::remove_cgroups(&entry.path());
+        }
+    }
+}
+
+/// The root file system that every test gets a copy of links of: busybox and the probe.
+fn make_image(base: &Path) -> Result<()> {
+    fs::copy("/proc/self/exe", base.join("probe")).context("a copy of the test program")?;
+    fs::set_permissions(base.join("probe"), fs::Permissions::from_mode(0o755))?;
+    let busybox = program("busybox")
+        .context("busybox (Debian: busybox-static) is needed for the root file systems")?;
+    fs::copy(&busybox, base.join("busybox"))?;
+    fs::set_permissions(base.join("busybox"), fs::Permissions::from_mode(0o755))?;
+    let bin = base.join("bin");
+    fs::create_dir(&bin)?;
+    let applets = Command::new(&busybox).arg("--list").output()?;
+    for applet in String::from_utf8_lossy(&applets.stdout)
+        .lines()
+        .filter(|name| *name != "busybox")
+    {
+        symlink("busybox", bin.join(applet))?;
+    }
+    Ok(())
+}
+
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}
+
+impl Machine {
+    /// How long a thing that should happen at once may take here.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(if self.in_guest { 240 } else { 60 })
+    }
+
+    pub fn is(&self, flavour: &str) -> bool {
+        self.flavour == flavour
+    }
+
+    /// Why a test with this need cannot run here; None where it can.
+    pub fn lacks(&self, need: Need) -> Option<String> {
+        let has = |name: &str| self.controllers.iter().any(|c| c == name);
+        match need {
+            Need::Controller(name) => {
+                (!has(name)).then(|| format!("no {name} controller in this cgroup2"))
+            }
+            Need::NoController(name) => {
+                has(name).then(|| format!("the {name} controller is there"))
+            }
+            Need::Program(name) => program(name)
+                .is_none()
+                .then(|| format!("no program {name}")),
+            Need::Path(path) => (!Path::new(path).exists()).then(|| format!("no {path}")),
+            Need::Capability(bit, name) => {
+                (!holds(bit)).then(|| format!("the tests run without {name}"))
+            }
+            Need::Beyond(stand_in, reason) => (self.is(stand_in)
+                && std::env::var_os("SC_BEYOND").is_none())
+            .then(|| format!("{stand_in} here: {reason}")),
+        }
+    }
+
+    /// The last act: the corner goes. What is still in it was reported by its test.
+    pub fn leave(&self) {
+        super::place::remove_cgroups(Path::new(&format!("{CGROUPS}{}", self.cgroup)));
+        let _ = kernel::unmount(&self.base); // the mount namespace ends with us anyway
+        let _ = fs::remove_dir(&self.base); // empty directory; nothing depends on it
+    }
+}
+
+fn holds(bit: u8) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .unwrap_or("0");
+    u64::from_str_radix(mask.trim(), 16).unwrap_or(0) >> bit & 1 == 1
+}

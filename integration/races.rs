@@ -1,0 +1,223 @@
+//! Commands that meet on one container: one wins, each loser is told so, and nothing is left.
+
+use crate::harness::{Need, Outcome, Place, Result, machine};
+use std::thread;
+
+tests! {
+    of_two_starts_one_wins [Need::Beyond("runc", "in 1.1.5 the loser may wait at the fifo for ever")],
+    of_two_creates_of_an_id_one_wins [Need::Beyond("runc", "1.1.5 lets the loser remove the winner's directory"), Need::Beyond("crun", "1.8 has other words")],
+    delete_force_during_create_leaves_nothing
+        [Need::Beyond("runc", "1.1.5 has no lock, and leaves the cgroup"), Need::Beyond("crun", "1.8 has no lock, and leaves the cgroup")],
+    delete_force_during_start_leaves_nothing [Need::Beyond("crun", "1.8 leaves the cgroup")],
+    of_two_deletes_one_wins_or_both_agree,
+    kill_during_delete_is_told_or_in_time,
+    state_and_list_during_create_and_delete_never_show_half_a_container
+        [Need::Beyond("runc", "1.1.5 reads what is half there"), Need::Beyond("crun", "1.8 reads what is half there")],
+    twenty_containers_at_once,
+}
+
+/// How often the dice are thrown.
+fn rounds() -> usize {
+    if machine().in_guest { 3 } else { 12 }
+}
+
+/// Runs command lines at the same moment.
+fn at_once(t: &Place, calls: &[&[&str]]) -> Result<Vec<Outcome>> {
+    let running: Result<Vec<_>> = calls.iter().map(|args| t.runtime(*args).spawn()).collect();
+    running?.into_iter().map(|call| call.wait()).collect()
+}
+
+/// A clear error: status 1, something said, and no panic.
+#[track_caller]
+fn is_told(out: &Outcome) {
+    assert_eq!(out.status, 1, "{out:?}");
+    assert!(
+        !out.stderr.trim().is_empty() && !out.stderr.contains("panic"),
+        "{out:?}"
+    );
+}
+
+fn of_two_starts_one_wins(t: &Place) -> Result<()> {
+    let bundle = t.bundle().args(&["sleep", "1000"]);
+    for _ in 0..rounds() {
+        let c = t.create(&bundle)?;
+        let outs = at_once(t, &[&["start", &c.id], &["start", &c.id]])?;
+        let winners = outs.iter().filter(|out| out.status == 0).count();
+        // crun 1.8 may let both believe they did it.
+        assert!(
+            winners == 1 || (winners == 2 && machine().is("crun")),
+            "{outs:?}"
+        );
+        outs.iter().filter(|out| out.status != 0).for_each(is_told);
+        assert_eq!(c.status()?, "running");
+        t.call(["delete", "--force", &c.id])?.ok();
+    }
+    t.nothing_is_left();
+    Ok(())
+}
+
+fn of_two_creates_of_an_id_one_wins(t: &Place) -> Result<()> {
+    let bundle = t.bundle().args(&["sleep", "1000"]);
+    let dir = bundle.dir.display().to_string();
+    for _ in 0..rounds() {
+        let id = t.fresh_id();
+        bundle.write(t, &id)?;
+        let create: &[&str] = &["create", "--bundle", &dir, &id];
+        let outs = at_once(t, &[create, create, create])?;
+        assert_eq!(
+            outs.iter().filter(|out| out.status == 0).count(),
+            1,
+            "{outs:?}"
+        );
+        for loser in outs.iter().filter(|out| out.status != 0) {
+            assert!(
+                loser
+                    .stderr
+                    .contains("container with given ID already exists"),
+                "{loser:?}"
+            );
+        }
+        t.call(["start", &id])?.ok();
+        t.call(["delete", "--force", &id])?.ok();
+        t.nothing_is_left();
+    }
+    Ok(())
+}
+
+fn delete_force_during_create_leaves_nothing(t: &Place) -> Result<()> {
+    let bundle = t.bundle().args(&["sleep", "1000"]);
+    let dir = bundle.dir.display().to_string();
+    for _ in 0..rounds() {
+        let id = t.fresh_id();
+        bundle.write(t, &id)?;
+        let outs = at_once(
+            t,
+            &[
+                &["create", "--bundle", &dir, &id],
+                &["delete", "--force", &id],
+            ],
+        )?;
+        if outs[0].status != 0 {
+            is_told(&outs[0]);
+        }
+        if outs[1].status != 0 {
+            is_told(&outs[1]);
+        }
+        if outs[0].status == 0 && t.recorded().contains(&id) {
+            t.call(["delete", "--force", &id])?.ok(); // it came before the create, or was told to wait
+        }
+        t.nothing_is_left();
+    }
+    Ok(())
+}
+
+fn delete_force_during_start_leaves_nothing(t: &Place) -> Result<()> {
+    let bundle = t.bundle().args(&["sleep", "1000"]);
+    for _ in 0..rounds() {
+        let c = t.create(&bundle)?;
+        let outs = at_once(t, &[&["start", &c.id], &["delete", "--force", &c.id]])?;
+        if outs[0].status != 0 {
+            is_told(&outs[0]);
+        }
+        t.call(["delete", "--force", &c.id])?.ok();
+        c.ended()?;
+        t.nothing_is_left();
+    }
+    Ok(())
+}
+
+fn of_two_deletes_one_wins_or_both_agree(t: &Place) -> Result<()> {
+    for _ in 0..rounds() {
+        let c = t.sleeper()?;
+        let delete: &[&str] = &["delete", "--force", &c.id];
+        let outs = at_once(t, &[delete, delete, delete])?;
+        assert!(outs.iter().any(|out| out.status == 0), "{outs:?}");
+        outs.iter().filter(|out| out.status != 0).for_each(is_told);
+        t.nothing_is_left();
+    }
+    Ok(())
+}
+
+fn kill_during_delete_is_told_or_in_time(t: &Place) -> Result<()> {
+    for _ in 0..rounds() {
+        let c = t.sleeper()?;
+        let outs = at_once(
+            t,
+            &[
+                &["delete", "--force", &c.id],
+                &["kill", &c.id, "KILL"],
+                &["kill", &c.id, "TERM"],
+            ],
+        )?;
+        assert!(
+            outs[0].status == 0 || !machine().is("sc-runtime"),
+            "{outs:?}"
+        );
+        outs[1..]
+            .iter()
+            .filter(|out| out.status != 0)
+            .for_each(is_told);
+        t.call(["delete", "--force", &c.id])?.ok();
+        t.nothing_is_left();
+    }
+    Ok(())
+}
+
+fn state_and_list_during_create_and_delete_never_show_half_a_container(t: &Place) -> Result<()> {
+    let bundle = t.bundle().args(&["true"]);
+    let dir = bundle.dir.display().to_string();
+    for _ in 0..rounds() {
+        let id = t.fresh_id();
+        bundle.write(t, &id)?;
+        let outs = at_once(
+            t,
+            &[
+                &["run", "--bundle", &dir, &id],
+                &["list", "--format", "json"],
+                &["state", &id],
+                &["list", "-q"],
+                &["state", &id],
+                &["list"],
+            ],
+        )?;
+        for (n, out) in outs.iter().enumerate() {
+            match (n, out.status) {
+                (2 | 4, 1) => assert!(out.stderr.contains("does not exist"), "{out:?}"),
+                (2 | 4, 0) => {
+                    let state: serde_json::Value = serde_json::from_str(&out.stdout)?;
+                    let status = state["status"].as_str().unwrap_or_default();
+                    assert!(
+                        ["creating", "created", "running", "stopped"].contains(&status),
+                        "{state}"
+                    );
+                }
+                _ => assert_eq!((out.status, out.stderr.as_str()), (0, ""), "{out:?}"),
+            }
+        }
+    }
+    t.nothing_is_left();
+    Ok(())
+}
+
+fn twenty_containers_at_once(t: &Place) -> Result<()> {
+    let count = if machine().in_guest { 6 } else { 20 };
+    let bundles: Vec<_> = (0..count)
+        .map(|n| t.bundle().sh(&format!("echo {n}; exit {n}")))
+        .collect();
+    thread::scope(|scope| {
+        let handles: Vec<_> = bundles
+            .iter()
+            .map(|bundle| scope.spawn(|| t.run(bundle)))
+            .collect();
+        for (n, handle) in handles.into_iter().enumerate() {
+            let out = handle.join().expect("a thread")?;
+            assert_eq!(
+                (out.status, out.stdout.trim()),
+                (n as i32, n.to_string().as_str()),
+                "{}",
+                out.stderr
+            );
+        }
+        Ok(())
+    })
+}

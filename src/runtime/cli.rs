@@ -1,0 +1,1020 @@
+//! What was typed: runc's options and verbs, as values.
+//!
+//! One table ([`GLOBAL`], [`FORMS`]) says which there are. Engines type them as Go programs take
+//! them (`-no-subreaper`, `--force=true`, options after the ID), so argv is first put into the
+//! form that clap reads ([`normalise`], pure), then parsed. A verb's options are built only when
+//! that verb is typed: what a start costs is paid by every container.
+
+use crate::runtime::commands;
+use crate::runtime::log::{self, Format, Log};
+use crate::runtime::state::OCI_VERSION;
+use anyhow::{Context, Error, Result, anyhow, bail};
+use clap::builder::{OsStringValueParser, ValueParser};
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Global options.
+#[derive(Debug)]
+pub struct Global {
+    /// Absolute path of the directory that holds the containers' records.
+    pub root: PathBuf,
+}
+
+/// `create`; paths as typed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CreateArgs {
+    pub bundle: PathBuf,
+    pub id: String,
+    pub pid_file: Option<PathBuf>,
+    pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
+    pub no_pivot: bool,
+    pub no_new_keyring: bool,
+    /// Descriptors 3..3+N are the container's too.
+    pub preserve_fds: u32,
+}
+
+/// `run`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RunArgs {
+    pub create: CreateArgs,
+    pub detach: bool,
+    /// The record and the cgroup stay when the container has ended.
+    pub keep: bool,
+    pub no_subreaper: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListFormat {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verb {
+    Create(CreateArgs),
+    Run(RunArgs),
+    Start {
+        id: String,
+    },
+    State {
+        id: String,
+    },
+    List {
+        format: ListFormat,
+        quiet: bool,
+    },
+    Kill {
+        id: String,
+        signal: String,
+        all: bool,
+    },
+    Delete {
+        id: String,
+        force: bool,
+    },
+    Spec {
+        bundle: PathBuf,
+    },
+    Plan {
+        bundle: PathBuf,
+    },
+}
+
+/// From argv to the exit status: the only place that prints an error.
+pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
+    let args = normalise(argv.skip(1));
+    log::set(log_of(&args));
+    let outcome = parse(&args).and_then(|typed| match typed {
+        Typed::Print(text) => Ok(print(&text).map(|()| 0)?),
+        Typed::Verb(root, verb) => {
+            log::debug(|| format!("{verb:?}"));
+            Ok(commands::perform(&Global { root }, &verb)?)
+        }
+    });
+    match outcome {
+        Ok(status) => {
+            log::close();
+            // Exit statuses are a byte, also the container's.
+            ExitCode::from(status as u8)
+        }
+        Err(Refused { status, why }) => {
+            log::fail(&why);
+            ExitCode::from(status)
+        }
+    }
+}
+
+fn print(text: &str) -> Result<()> {
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("write to stdout")
+}
+
+// ---------------------------------------------------------------------------------------------
+// The table
+
+struct Flag {
+    long: &'static str,
+    short: Option<char>,
+    /// What its value is called in the help; `None`: it is there or not.
+    value: Option<&'static str>,
+    help: &'static str,
+}
+
+struct Form {
+    verb: &'static str,
+    about: &'static str,
+    flags: &'static [&'static [Flag]],
+    /// Names of the operands; one in brackets may be left out.
+    operands: &'static [&'static str],
+    /// What follows the first operand is an operand, whatever it looks like.
+    operands_last: bool,
+    /// Works, but is not for users: left out of the help.
+    hidden: bool,
+}
+
+const fn flag(long: &'static str, short: Option<char>, help: &'static str) -> Flag {
+    Flag {
+        long,
+        short,
+        value: None,
+        help,
+    }
+}
+
+const fn option(
+    long: &'static str,
+    short: Option<char>,
+    value: &'static str,
+    help: &'static str,
+) -> Flag {
+    Flag {
+        long,
+        short,
+        value: Some(value),
+        help,
+    }
+}
+
+const GLOBAL: &[Flag] = &[
+    option(
+        "root",
+        None,
+        "DIR",
+        "Directory of the containers' records [default: /run/sc-runtime, or $XDG_RUNTIME_DIR/sc-runtime]",
+    ),
+    option("log", None, "FILE", "Append errors and warnings to FILE"),
+    option("log-format", None, "FORMAT", "text or json [default: text]"),
+    flag("debug", None, "Log more"),
+    flag("systemd-cgroup", None, "Let systemd make the cgroups"),
+    option(
+        "rootless",
+        None,
+        "BOOL",
+        "true, false or auto [default: auto]",
+    ),
+    flag(
+        "version",
+        Some('v'),
+        "Print version, commit and runtime-spec version",
+    ),
+];
+
+const BUNDLE: &[Flag] = &[option(
+    "bundle",
+    Some('b'),
+    "DIR",
+    "The bundle: config.json and root file system [default: .]",
+)];
+
+const CREATE: &[Flag] = &[
+    option(
+        "console-socket",
+        None,
+        "SOCKET",
+        "Send the terminal's master end to this socket",
+    ),
+    option(
+        "pidfd-socket",
+        None,
+        "SOCKET",
+        "Send a pidfd of the container's process to this socket",
+    ),
+    option("pid-file", None, "FILE", "Write the process id to FILE"),
+    flag(
+        "no-pivot",
+        None,
+        "Move the root instead of pivoting, for a root on a ramdisk",
+    ),
+    flag("no-new-keyring", None, "Keep the caller's session keyring"),
+    option(
+        "preserve-fds",
+        None,
+        "N",
+        "Pass N more file descriptors, from 3 on [default: 0]",
+    ),
+];
+
+const RUN: &[Flag] = &[
+    flag(
+        "detach",
+        Some('d'),
+        "Leave the container running, and return",
+    ),
+    flag(
+        "keep",
+        None,
+        "Do not delete the container when it has ended",
+    ),
+    flag(
+        "no-subreaper",
+        None,
+        "Do not become the parent of the container's orphans",
+    ),
+];
+
+const FORMS: &[Form] = &[
+    Form {
+        verb: "create",
+        about: "Make a container that waits for start",
+        flags: &[BUNDLE, CREATE],
+        operands: &["ID"],
+        operands_last: false,
+        hidden: false,
+    },
+    Form {
+        verb: "start",
+        about: "Execute the program of a created container",
+        flags: &[],
+        operands: &["ID"],
+        operands_last: false,
+        hidden: false,
+    },
+    Form {
+        verb: "run",
+        about: "Create a container, start it, and delete it when it has ended",
+        flags: &[BUNDLE, CREATE, RUN],
+        operands: &["ID"],
+        operands_last: false,
+        hidden: false,
+    },
+    Form {
+        verb: "state",
+        about: "Print the state of a container as JSON",
+        flags: &[],
+        operands: &["ID"],
+        operands_last: false,
+        hidden: false,
+    },
+    Form {
+        verb: "list",
+        about: "Print the containers of this root",
+        flags: &[&[
+            option(
+                "format",
+                Some('f'),
+                "FORMAT",
+                "table or json [default: table]",
+            ),
+            flag("quiet", Some('q'), "Print names only"),
+        ]],
+        operands: &[],
+        operands_last: false,
+        hidden: false,
+    },
+    Form {
+        verb: "kill",
+        about: "Send a signal to a container's process [default: TERM]",
+        flags: &[&[flag(
+            "all",
+            Some('a'),
+            "Send it to every process of the container",
+        )]],
+        operands: &["ID", "[SIGNAL]"],
+        operands_last: true,
+        hidden: false,
+    },
+    Form {
+        verb: "delete",
+        about: "Remove a container that has stopped",
+        flags: &[&[flag(
+            "force",
+            Some('f'),
+            "Kill it first, if it runs; be content if it does not exist",
+        )]],
+        operands: &["ID"],
+        operands_last: false,
+        hidden: false,
+    },
+    Form {
+        verb: "spec",
+        about: "Write a config.json that runs as it is",
+        flags: &[BUNDLE],
+        operands: &[],
+        operands_last: false,
+        hidden: false,
+    },
+    Form {
+        verb: "plan",
+        about: "Print what create would do",
+        flags: &[BUNDLE],
+        operands: &[],
+        operands_last: false,
+        hidden: true,
+    },
+];
+
+fn form_of(verb: &str) -> Option<&'static Form> {
+    FORMS.iter().find(|form| form.verb == verb)
+}
+
+// ---------------------------------------------------------------------------------------------
+// From Go's form to clap's
+
+/// argv without its first word, as clap takes it: options first, each one word (`--root=/r`), long,
+/// with two dashes; then `--` and the operands. What is unknown stays, for clap to refuse.
+pub fn normalise(argv: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut words = argv.into_iter().collect::<Vec<_>>().into_iter();
+    let (mut args, operands) = sort(&mut words, &[GLOBAL], true);
+    let Some((verb, rest)) = operands.split_first() else {
+        return args;
+    };
+    args.push(verb.clone());
+    let Some(form) = verb.to_str().and_then(form_of) else {
+        args.extend_from_slice(rest);
+        return args;
+    };
+    let (flags, operands) = sort(&mut rest.iter().cloned(), form.flags, form.operands_last);
+    args.extend(flags);
+    args.push("--".into());
+    args.extend(operands);
+    args
+}
+
+/// Takes options and operands apart. With `operands_last` the first operand ends the options.
+fn sort(
+    words: &mut dyn Iterator<Item = OsString>,
+    flags: &[&[Flag]],
+    operands_last: bool,
+) -> (Vec<OsString>, Vec<OsString>) {
+    let (mut options, mut operands) = (Vec::new(), Vec::new());
+    while let Some(word) = words.next() {
+        if word == "--" {
+            operands.extend(words);
+            break;
+        }
+        let Some((name, value)) = split(&word) else {
+            operands.push(word);
+            if operands_last {
+                operands.extend(words);
+                break;
+            }
+            continue;
+        };
+        let known = flags.iter().copied().flatten().find(|flag| flag.is(name));
+        options.extend(option_word(known, name, value, words));
+    }
+    (options, operands)
+}
+
+/// `--name=value` or `-name=value` in two; `None` for an operand (`-` is one).
+fn split(word: &OsStr) -> Option<(&OsStr, Option<&OsStr>)> {
+    let bytes = word.as_bytes();
+    let name = bytes
+        .strip_prefix(b"--")
+        .or_else(|| bytes.strip_prefix(b"-"))?;
+    if name.is_empty() {
+        return None;
+    }
+    match name.iter().position(|b| *b == b'=') {
+        Some(at) => Some((
+            OsStr::from_bytes(&name[..at]),
+            Some(OsStr::from_bytes(&name[at + 1..])),
+        )),
+        None => Some((OsStr::from_bytes(name), None)),
+    }
+}
+
+/// One option as one word, or none (`--force=false`). Takes its value from the next word if need be.
+fn option_word(
+    known: Option<&Flag>,
+    name: &OsStr,
+    value: Option<&OsStr>,
+    words: &mut dyn Iterator<Item = OsString>,
+) -> Option<OsString> {
+    let mut word = OsString::from("--");
+    let Some(flag) = known else {
+        word.push(if name == "h" {
+            OsStr::new("help")
+        } else {
+            name
+        });
+        if let Some(value) = value {
+            word.push("=");
+            word.push(value);
+        }
+        return Some(word);
+    };
+    word.push(flag.long);
+    let value = match flag.value {
+        Some(_) => value.map(OsStr::to_owned).or_else(|| words.next()),
+        None => match value.map(OsStr::as_bytes) {
+            // Go's strconv.ParseBool.
+            None | Some(b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True") => None,
+            Some(b"0" | b"f" | b"F" | b"false" | b"FALSE" | b"False") => return None,
+            Some(other) => Some(OsStr::from_bytes(other).to_owned()),
+        },
+    };
+    if let Some(value) = value {
+        word.push("=");
+        word.push(value);
+    }
+    Some(word)
+}
+
+impl Flag {
+    fn is(&self, name: &OsStr) -> bool {
+        let mut short = [0; 4];
+        name == self.long
+            || self
+                .short
+                .is_some_and(|c| name == &*c.encode_utf8(&mut short))
+    }
+}
+
+/// Where messages go is read before anything can be refused, from normalised arguments.
+fn log_of(args: &[OsString]) -> Log {
+    let globals = || {
+        args.iter()
+            .take_while(|word| word.as_bytes().starts_with(b"--"))
+    };
+    let value = |name: &str| {
+        globals()
+            .filter_map(|word| word.as_bytes().strip_prefix(name.as_bytes()))
+            .last()
+            .filter(|value| !value.is_empty())
+    };
+    let format = match value("--log-format=") {
+        Some(b"json") => Format::Json,
+        _ => Format::Text,
+    };
+    let file = value("--log=").map(|path| PathBuf::from(OsStr::from_bytes(path)));
+    Log::new(file, format, globals().any(|word| word == "--debug"))
+}
+
+// ---------------------------------------------------------------------------------------------
+// Parsing
+
+#[derive(Debug)]
+enum Typed {
+    /// Help, or the version.
+    Print(String),
+    /// The root directory, and what to do.
+    Verb(PathBuf, Verb),
+}
+
+#[derive(Debug)]
+struct Refused {
+    status: u8,
+    why: Error,
+}
+
+impl From<Error> for Refused {
+    fn from(why: Error) -> Self {
+        Refused { status: 1, why }
+    }
+}
+
+fn command() -> Command {
+    let command = Command::new("sc-runtime")
+        .about("Runs OCI containers")
+        .no_binary_name(true)
+        .bin_name("sc-runtime")
+        .disable_version_flag(true)
+        .args_override_self(true)
+        .args(GLOBAL.iter().map(arg));
+    FORMS.iter().fold(command, |command, form| {
+        let verb = Command::new(form.verb).about(form.about).hide(form.hidden);
+        command.subcommand(verb.defer(fill))
+    })
+}
+
+/// The options and operands of one verb, when it is the one that was typed.
+fn fill(command: Command) -> Command {
+    let Some(form) = form_of(command.get_name()) else {
+        return command;
+    };
+    let operand = |name: &&'static str| {
+        let bare = name.trim_matches(['[', ']']);
+        let help = match bare {
+            "ID" => "The container's name",
+            _ => "A signal's name or number",
+        };
+        Arg::new(bare)
+            .help(help)
+            .required(bare == *name)
+            .value_parser(ValueParser::from(OsStringValueParser::new()))
+    };
+    command
+        .args(form.flags.iter().copied().flatten().map(arg))
+        .args(form.operands.iter().map(operand))
+}
+
+fn arg(flag: &'static Flag) -> Arg {
+    let arg = Arg::new(flag.long).long(flag.long).help(flag.help);
+    let arg = match flag.short {
+        Some(short) => arg.short(short),
+        None => arg,
+    };
+    match flag.value {
+        None => arg.action(ArgAction::SetTrue),
+        Some("N") => arg.value_name("N").value_parser(value_parser!(u32)),
+        Some(value) => arg
+            .value_name(value)
+            .value_parser(OsStringValueParser::new()),
+    }
+}
+
+fn parse(args: &[OsString]) -> Result<Typed, Refused> {
+    let matches = match command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(e) => return refusal(e),
+    };
+    let typed = Options(&matches);
+    if typed.has("version") {
+        return Ok(Typed::Print(version()));
+    }
+    let Some((verb, options)) = matches.subcommand() else {
+        return Ok(Typed::Print(command().render_help().to_string()));
+    };
+    let verb = Options(options).verb(verb)?;
+    typed.check_global(&verb)?;
+    Ok(Typed::Verb(typed.root()?, verb))
+}
+
+/// Three lines that moby reads by their first words.
+fn version() -> String {
+    format!(
+        "sc-runtime version {}\ncommit: {}\nspec: {OCI_VERSION}\n",
+        env!("CARGO_PKG_VERSION"),
+        env!("SC_COMMIT")
+    )
+}
+
+/// clap's page of an error as one line; help is no error.
+fn refusal(e: clap::Error) -> Result<Typed, Refused> {
+    let text = e.to_string();
+    let status = match e.kind() {
+        ErrorKind::DisplayHelp => return Ok(Typed::Print(text)),
+        // runc's, too.
+        ErrorKind::InvalidSubcommand => 3,
+        _ => 1,
+    };
+    // A tip to type `-- --nope` helps nobody who mistyped an option.
+    let idle = ["Usage:", "For more", "  tip: to pass"];
+    let parts = text
+        .split("\n\n")
+        .filter(|part| !idle.iter().any(|start| part.starts_with(start)));
+    let words: Vec<&str> = parts
+        .flat_map(str::split_whitespace)
+        .skip_while(|word| *word == "error:")
+        .collect();
+    let why = match e.kind() {
+        // podman looks for these words to learn whether a runtime knows an option.
+        ErrorKind::InvalidValue if words.starts_with(&["a", "value", "is", "required"]) => {
+            anyhow!("flag needs an argument: {}", words.join(" "))
+        }
+        _ => anyhow!(words.join(" ")),
+    };
+    Err(Refused { status, why })
+}
+
+/// What clap understood, by name.
+struct Options<'a>(&'a ArgMatches);
+
+impl Options<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.0.get_flag(name)
+    }
+
+    fn value(&self, name: &str) -> Option<&OsStr> {
+        self.0.get_one::<OsString>(name).map(OsString::as_os_str)
+    }
+
+    /// A path; an empty one is as good as none.
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.value(name)
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+    }
+
+    fn bundle(&self) -> PathBuf {
+        self.path("bundle").unwrap_or_else(|| ".".into())
+    }
+
+    /// Whether it is a legal name is the record's to say; one that is no text is not.
+    fn id(&self) -> Result<String> {
+        let id = self.value("ID").unwrap_or_default();
+        id.to_str()
+            .map(str::to_owned)
+            .context("invalid container ID format")
+    }
+
+    fn verb(&self, verb: &str) -> Result<Verb> {
+        Ok(match verb {
+            "create" => Verb::Create(self.create()?),
+            "run" => Verb::Run(RunArgs {
+                create: self.create()?,
+                detach: self.has("detach"),
+                keep: self.has("keep"),
+                no_subreaper: self.has("no-subreaper"),
+            }),
+            "start" => Verb::Start { id: self.id()? },
+            "state" => Verb::State { id: self.id()? },
+            "list" => Verb::List {
+                format: self.list_format()?,
+                quiet: self.has("quiet"),
+            },
+            "kill" => Verb::Kill {
+                id: self.id()?,
+                signal: self
+                    .value("SIGNAL")
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
+                all: self.has("all"),
+            },
+            "delete" => Verb::Delete {
+                id: self.id()?,
+                force: self.has("force"),
+            },
+            "spec" => Verb::Spec {
+                bundle: self.bundle(),
+            },
+            "plan" => Verb::Plan {
+                bundle: self.bundle(),
+            },
+            other => bail!("{other}: a verb without meaning"),
+        })
+    }
+
+    fn create(&self) -> Result<CreateArgs> {
+        Ok(CreateArgs {
+            bundle: self.bundle(),
+            id: self.id()?,
+            pid_file: self.path("pid-file"),
+            console_socket: self.path("console-socket"),
+            pidfd_socket: self.path("pidfd-socket"),
+            no_pivot: self.has("no-pivot"),
+            no_new_keyring: self.has("no-new-keyring"),
+            preserve_fds: self.0.get_one("preserve-fds").copied().unwrap_or(0),
+        })
+    }
+
+    fn list_format(&self) -> Result<ListFormat> {
+        match self.value("format").map(OsStr::as_bytes) {
+            None | Some(b"" | b"table") => Ok(ListFormat::Table),
+            Some(b"json") => Ok(ListFormat::Json),
+            Some(_) => bail!("invalid format option"),
+        }
+    }
+
+    /// Global options that only need to be right, or are not built yet. What makes a container must
+    /// not go on as if they had not been typed; other verbs go by the record.
+    fn check_global(&self, verb: &Verb) -> Result<()> {
+        match self.value("log-format").map(OsStr::as_bytes) {
+            None | Some(b"" | b"text" | b"json") => {}
+            Some(other) => bail!("invalid log-format: {}", String::from_utf8_lossy(other)),
+        }
+        let makes = matches!(verb, Verb::Create(_) | Verb::Run(_));
+        match self.value("rootless").map(OsStr::as_bytes) {
+            None | Some(b"auto" | b"false") => {}
+            Some(b"true") if makes => {
+                bail!("--rootless=true: containers without root are not supported yet")
+            }
+            Some(b"true") => {}
+            Some(other) => bail!(
+                "invalid value {:?} for --rootless: use true, false or auto",
+                String::from_utf8_lossy(other)
+            ),
+        }
+        if makes && self.has("systemd-cgroup") {
+            bail!(
+                "--systemd-cgroup: cgroups by systemd are not supported yet: leave it out, or set the engine's cgroup driver to cgroupfs"
+            );
+        }
+        Ok(())
+    }
+
+    /// Absolute, so that it still names the same directory after a change of directory.
+    fn root(&self) -> Result<PathBuf> {
+        let root = self.path("root").unwrap_or_else(|| {
+            let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+            match own {
+                Some(dir) if !nix::unistd::geteuid().is_root() => {
+                    PathBuf::from(dir).join("sc-runtime")
+                }
+                _ => "/run/sc-runtime".into(),
+            }
+        });
+        std::path::absolute(&root).with_context(|| format!("--root {}", root.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_table_is_sound() {
+        let mut command = command();
+        command.build();
+        command.debug_assert();
+    }
+
+    #[test]
+    fn options_as_go_takes_them_become_options_as_clap_takes_them() {
+        for (typed, normal) in [
+            ("", ""),
+            ("list", "list --"),
+            ("-v", "--version"),
+            ("-version", "--version"),
+            ("--version=false list", "list --"),
+            ("--root /r list", "--root=/r list --"),
+            (
+                "-root /r -log=f list -q",
+                "--root=/r --log=f list --quiet --",
+            ),
+            ("--root", "--root"),
+            ("--root --debug list", "--root=--debug list --"),
+            ("-- list", "list --"),
+            ("--bogus list", "--bogus list --"),
+            ("create --bundle b x", "create --bundle=b -- x"),
+            ("create x -b b", "create --bundle=b -- x"),
+            (
+                "create x -bundle=b --no-pivot",
+                "create --bundle=b --no-pivot -- x",
+            ),
+            ("create --bundle", "create --bundle --"),
+            ("create -- -x", "create -- -x"),
+            ("create - x", "create -- - x"),
+            (
+                "run -no-subreaper -d=true --keep=0 x",
+                "run --no-subreaper --detach -- x",
+            ),
+            ("delete x -f", "delete --force -- x"),
+            ("delete --force=xx x", "delete --force=xx -- x"),
+            ("delete -fq x", "delete --fq -- x"),
+            ("delete -h", "delete --help --"),
+            ("-h", "--help"),
+            ("kill x -9", "kill -- x -9"),
+            ("kill -a x --all", "kill --all -- x --all"),
+            ("kill --all=true x KILL", "kill --all -- x KILL"),
+            ("bogus -b x", "bogus -b x"),
+            ("help create", "help create"),
+        ] {
+            assert_eq!(normalise(words(typed)), words(normal), "{typed}");
+        }
+    }
+
+    fn verb(line: &str) -> Verb {
+        match parse(&normalise(words(line))).unwrap() {
+            Typed::Verb(_, verb) => verb,
+            Typed::Print(text) => panic!("{text}"),
+        }
+    }
+
+    fn refused(line: &str) -> (u8, String) {
+        let Refused { status, why } = parse(&normalise(words(line))).unwrap_err();
+        (status, format!("{why:#}"))
+    }
+
+    #[test]
+    fn what_containerd_and_podman_type_is_understood() {
+        let create = CreateArgs {
+            bundle: "/b".into(),
+            id: "x".into(),
+            pid_file: Some("/b/init.pid".into()),
+            ..CreateArgs::default()
+        };
+        assert_eq!(
+            verb(
+                "--root /run/c/k8s --log /b/log.json --log-format json create --bundle /b --pid-file /b/init.pid x"
+            ),
+            Verb::Create(create.clone())
+        );
+        assert_eq!(
+            verb(
+                "create --bundle /b --pid-file /b/init.pid --no-pivot --no-new-keyring --preserve-fds 2 --console-socket s x"
+            ),
+            Verb::Create(CreateArgs {
+                no_pivot: true,
+                no_new_keyring: true,
+                preserve_fds: 2,
+                console_socket: Some("s".into()),
+                ..create.clone()
+            })
+        );
+        assert_eq!(
+            verb("run -b /b --pid-file /b/init.pid --detach -no-subreaper --keep x"),
+            Verb::Run(RunArgs {
+                create,
+                detach: true,
+                keep: true,
+                no_subreaper: true
+            })
+        );
+        let (id, signal) = ("x".to_owned(), "9".to_owned());
+        assert_eq!(
+            verb("kill --all x 9"),
+            Verb::Kill {
+                id: id.clone(),
+                signal,
+                all: true
+            }
+        );
+        assert_eq!(
+            verb("kill x"),
+            Verb::Kill {
+                id: id.clone(),
+                signal: String::new(),
+                all: false
+            }
+        );
+        assert_eq!(
+            verb("delete --force x"),
+            Verb::Delete {
+                id: id.clone(),
+                force: true
+            }
+        );
+        assert_eq!(
+            verb("delete x --force --force"),
+            Verb::Delete {
+                id: id.clone(),
+                force: true
+            }
+        );
+        assert_eq!(
+            verb("--systemd-cgroup delete x"),
+            Verb::Delete {
+                id: id.clone(),
+                force: false
+            }
+        );
+        assert_eq!(
+            verb("state -- -x"),
+            Verb::State {
+                id: "-x".to_owned()
+            }
+        );
+        assert_eq!(
+            verb("list --format=json"),
+            Verb::List {
+                format: ListFormat::Json,
+                quiet: false
+            }
+        );
+        assert_eq!(
+            verb("list -f table -q"),
+            Verb::List {
+                format: ListFormat::Table,
+                quiet: true
+            }
+        );
+        assert_eq!(verb("spec -b d"), Verb::Spec { bundle: "d".into() });
+        assert_eq!(verb("start x"), Verb::Start { id });
+    }
+
+    #[test]
+    fn an_empty_id_reaches_the_record_to_be_refused() {
+        let args = normalise(["delete", "--force", ""].map(OsString::from));
+        let Typed::Verb(_, verb) = parse(&args).unwrap() else {
+            panic!()
+        };
+        assert_eq!(
+            verb,
+            Verb::Delete {
+                id: String::new(),
+                force: true
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_on_one_line() {
+        for (line, status, why) in [
+            ("bogus", 3, "unrecognized subcommand 'bogus'"),
+            (
+                "lits",
+                3,
+                "unrecognized subcommand 'lits' tip: a similar subcommand exists: 'list'",
+            ),
+            (
+                "state",
+                1,
+                "the following required arguments were not provided: <ID>",
+            ),
+            ("state a b", 1, "unexpected argument 'b' found"),
+            ("kill a 9 b", 1, "unexpected argument 'b' found"),
+            ("state --nope a", 1, "unexpected argument '--nope' found"),
+            ("--nope list", 1, "unexpected argument '--nope' found"),
+            (
+                "delete --force=xx a",
+                1,
+                "unexpected value 'xx' for '--force' found; no more were expected",
+            ),
+            (
+                "create --bundle",
+                1,
+                "flag needs an argument: a value is required for '--bundle <DIR>' but none was supplied",
+            ),
+            (
+                "--root",
+                1,
+                "flag needs an argument: a value is required for '--root <DIR>' but none was supplied",
+            ),
+            (
+                "create --preserve-fds x a",
+                1,
+                "invalid value 'x' for '--preserve-fds <N>': invalid digit found in string",
+            ),
+            ("list -f xml", 1, "invalid format option"),
+            ("--log-format xml list", 1, "invalid log-format: xml"),
+            (
+                "--rootless maybe list",
+                1,
+                "invalid value \"maybe\" for --rootless: use true, false or auto",
+            ),
+            (
+                "--rootless=true create a",
+                1,
+                "--rootless=true: containers without root are not supported yet",
+            ),
+        ] {
+            assert_eq!(refused(line), (status, why.to_owned()), "{line}");
+        }
+        assert!(
+            refused("--systemd-cgroup run a")
+                .1
+                .starts_with("--systemd-cgroup: ")
+        );
+    }
+
+    #[test]
+    fn the_version_has_the_lines_that_moby_reads() {
+        let text = version();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[0],
+            concat!("sc-runtime version ", env!("CARGO_PKG_VERSION"))
+        );
+        assert!(lines[1].starts_with("commit: "));
+        assert_eq!(lines[2], "spec: 1.3.0");
+    }
+
+    #[test]
+    fn help_tells_every_verb_and_its_options() {
+        let help = |line: &str| match parse(&normalise(words(line))).unwrap() {
+            Typed::Print(text) => text,
+            Typed::Verb(..) => panic!("{line}"),
+        };
+        for form in FORMS {
+            let shown = help("--help").contains(&format!("\n  {} ", form.verb));
+            assert_eq!(shown, !form.hidden, "{}", form.verb);
+            for line in [
+                format!("{} --help", form.verb),
+                format!("help {}", form.verb),
+            ] {
+                let text = help(&line);
+                for flag in form.flags.iter().copied().flatten() {
+                    assert!(
+                        text.contains(&format!("--{}", flag.long)),
+                        "{line}: {}",
+                        flag.long
+                    );
+                }
+            }
+        }
+        assert_eq!(help(""), help("-h"));
+    }
+
+    #[test]
+    fn messages_go_where_was_typed_even_if_the_rest_is_wrong() {
+        let log = log_of(&normalise(words(
+            "--log f --log-format json --debug bogus --log g",
+        )));
+        let expected = Log::new(Some("f".into()), Format::Json, true);
+        assert_eq!(format!("{log:?}"), format!("{expected:?}"));
+    }
+}

@@ -1,0 +1,75 @@
+//! What time is it, in RFC 3339? UTC from the system's clock; no time zone, no locale.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Now, to the second: `2026-11-22T17:10:32Z`.
+pub fn now() -> String {
+    rfc3339(since_epoch().0, 0)
+}
+
+/// Now, to the nanosecond, trailing zeros left out as Go does: `2026-11-22T17:11:01.601975232Z`.
+pub fn now_nanos() -> String {
+    let (seconds, nanos) = since_epoch();
+    rfc3339(seconds, nanos)
+}
+
+fn since_epoch() -> (u64, u32) {
+    // A clock before 1970 is shown as 1970: nobody's container depends on it.
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    (now.as_secs(), now.subsec_nanos())
+}
+
+fn rfc3339(seconds: u64, nanos: u32) -> String {
+    let (year, month, day) = date(seconds / 86400);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let mut text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+    if nanos > 0 {
+        let fraction = format!(".{nanos:09}");
+        text.push_str(fraction.trim_end_matches('0'));
+    }
+    text.push('Z');
+    text
+}
+
+/// The Gregorian date of a day after 1970-01-01. Years are counted from March, so that the leap
+/// day is the last of its year and months repeat as 153 days in five.
+fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468; // since 0000-03-01
+    let (era, of_era) = (days / 146_097, days % 146_097); // 400 years
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    (400 * era + year + next, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_become_dates() {
+        for (seconds, nanos, text) in [
+            (0, 0, "1970-01-01T00:00:00Z"),
+            (951_782_399, 0, "2000-02-28T23:59:59Z"),
+            (951_782_400, 0, "2000-02-29T00:00:00Z"),
+            (951_868_800, 0, "2000-03-01T00:00:00Z"),
+            (1_709_164_800, 0, "2024-02-29T00:00:00Z"),
+            (1_735_689_599, 0, "2024-12-31T23:59:59Z"),
+            (1_735_689_600, 0, "2025-01-01T00:00:00Z"),
+            (1_795_367_461, 601_975_232, "2026-11-22T17:11:01.601975232Z"),
+            (1_795_367_461, 600_000_000, "2026-11-22T17:11:01.6Z"),
+            (1_795_367_461, 7, "2026-11-22T17:11:01.000000007Z"),
+            (4_107_542_400, 0, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(rfc3339(seconds, nanos), text);
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! `plan` (hidden): what would be done for this bundle, one act a line. Nothing is done.
+
+use super::{create, say};
+use crate::runtime::cli::CreateArgs;
+use crate::runtime::plan;
+use anyhow::Result;
+use std::path::Path;
+
+pub fn plan(bundle: &Path) -> Result<()> {
+    let args = CreateArgs {
+        bundle: bundle.to_owned(),
+        id: "ID".to_owned(),
+        ..CreateArgs::default()
+    };
+    let (plan, _) = create::draw(&args)?;
+    say(&plan::show(&plan))
+}

@@ -1,0 +1,927 @@
+//! What is known of a container between two commands: the record on disk.
+//!
+//! ```text
+//! ROOT/ID/             the directory is the claim on the name, and its lock (flock(2))
+//!   state.json         the record, replaced by rename: readers see the old or the new one, whole
+//!   exec.fifo          while the container is created: one byte in it starts the program
+//!   exec.err           while it starts: why exec failed; end of file means that it did not
+//! ```
+//!
+//! `create` holds the lock until the container is made, `start` and `delete` while they work. It
+//! ends with its holder, however that dies. Who waits for it looks afterwards whether the directory
+//! is still there: removing it is the last act of `delete`, so a name is never removed twice.
+//! A record comes before anything it describes is made, in phase `creating`; found in that phase
+//! with nobody holding the lock, its maker has died and `delete` clears up after it.
+
+use crate::runtime::cgroup::Cgroup;
+use crate::runtime::clock;
+use crate::runtime::pid;
+pub use crate::runtime::pid::start_time;
+use crate::runtime::plan::{Ask, Hook, Plan};
+use crate::runtime::state::{OCI_VERSION, State};
+use crate::runtime::status::Status;
+use crate::sys::{self, Call, file};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, mkfifoat, unlinkat};
+use serde::{Deserialize, Serialize};
+use std::cell::{Cell, OnceCell};
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+pub const EXEC_FIFO: &str = "exec.fifo";
+pub const EXEC_ERR: &str = "exec.err";
+const STATE: &str = "state.json";
+const STATE_NEW: &str = "state.json.new";
+
+/// How long a command waits for another one that works on the same container.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How far `create` has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Anything that the record names may or may not exist yet.
+    Creating,
+    /// All of it is made; init waits, runs, or has ended.
+    Created,
+}
+
+/// Everything a later command needs, so that it depends neither on the bundle, which may be gone,
+/// nor on global options, which engines do not repeat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Of this file's form; see [`Record::SCHEMA`].
+    pub schema: u32,
+    pub oci_version: String,
+    pub id: String,
+    /// Absolute.
+    pub bundle: PathBuf,
+    /// Absolute path of the root file system on the host.
+    pub rootfs: PathBuf,
+    /// RFC 3339, with nanoseconds.
+    pub created: String,
+    /// Effective uid of whoever created it.
+    pub owner: u32,
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    pub phase: Phase,
+    /// Init, in the runtime's pid namespace; 0 until it is made.
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat: with the pid it names a process for good.
+    pub start_time: u64,
+    /// Absolute path of its directory; absent where the container goes without a cgroup.
+    pub cgroup: Option<PathBuf>,
+    /// Where the cgroup2 file system is mounted.
+    pub cgroup_mount: PathBuf,
+    /// `cgroupfs`.
+    pub cgroup_manager: String,
+    pub rootless: bool,
+    pub no_pivot: bool,
+    /// Init is the first process of a pid namespace of its own: its end is that of all others.
+    pub pid_namespace: bool,
+    #[serde(default)]
+    pub poststart: Vec<Hook>,
+    #[serde(default)]
+    pub poststop: Vec<Hook>,
+}
+
+impl Record {
+    /// Raised when an older program would misread the file.
+    pub const SCHEMA: u32 = 1;
+
+    /// The first record of a container that is to be made: nothing of it is there yet.
+    pub fn new(plan: &Plan, ask: &Ask) -> Record {
+        let mount = &ask.host.cgroup_mount;
+        let cgroup = &plan.parent.cgroup.path;
+        Record {
+            schema: Self::SCHEMA,
+            oci_version: OCI_VERSION.to_owned(),
+            id: ask.id.clone(),
+            bundle: ask.bundle.clone(),
+            rootfs: plan
+                .init
+                .rootfs
+                .as_ref()
+                .map(|rootfs| rootfs.path.clone())
+                .unwrap_or_default(),
+            created: clock::now_nanos(),
+            owner: ask.host.euid,
+            annotations: plan.annotations.clone(),
+            phase: Phase::Creating,
+            pid: 0,
+            start_time: 0,
+            cgroup: Some(mount.join(cgroup.strip_prefix("/").unwrap_or(cgroup))),
+            cgroup_mount: mount.clone(),
+            cgroup_manager: "cgroupfs".to_owned(),
+            rootless: ask.host.rootless,
+            no_pivot: ask.no_pivot,
+            pid_namespace: plan.parent.clone.new & libc::CLONE_NEWPID as u64 != 0,
+            poststart: plan.parent.poststart.clone(),
+            poststop: plan.parent.poststop.clone(),
+        }
+    }
+
+    /// What a hook reads on stdin, before the container is such that its status can be found out.
+    pub fn hook_state(&self, pid: i32, status: &str) -> Vec<u8> {
+        State::new(self, pid, status).line()
+    }
+
+    fn parse(text: &[u8]) -> Result<Record> {
+        let record: Record = serde_json::from_slice(text)?;
+        if record.schema != Self::SCHEMA {
+            bail!(
+                "its form is {}, this program knows {}",
+                record.schema,
+                Self::SCHEMA
+            );
+        }
+        Ok(record)
+    }
+}
+
+/// Are these words a container's name? runc's rule: `[\w+.-]+`, and not `.` or `..`.
+pub fn check_id(id: &str) -> Result<()> {
+    if id.is_empty() {
+        bail!("container id cannot be empty");
+    }
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"_+.-".contains(&b);
+    if id == "." || id == ".." || !id.bytes().all(legal) {
+        bail!("invalid container ID format");
+    }
+    Ok(())
+}
+
+/// The error of every verb for a name that nobody has; engines look for these words.
+pub fn missing() -> anyhow::Error {
+    anyhow!("container does not exist")
+}
+
+fn exists() -> anyhow::Error {
+    anyhow!("container with given ID already exists")
+}
+
+// ---------------------------------------------------------------------------------------------
+
+/// The directory of a container, open, whether a record is in it or not.
+#[derive(Debug)]
+pub struct Place {
+    path: PathBuf,
+    dir: OwnedFd,
+    locked: bool,
+}
+
+/// What asking for the lock gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    Taken,
+    /// Another command works on the container.
+    Busy,
+    /// It was removed.
+    Gone,
+}
+
+impl Place {
+    /// `None` when the name is free. A symbolic link of that name is an error: nothing of ours.
+    pub fn open(root: &Path, id: &str) -> Result<Option<Place>> {
+        check_id(id)?;
+        let path = root.join(id);
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match open(&path, flags, Mode::empty()) {
+            Ok(dir) => Ok(Some(Place {
+                path,
+                dir,
+                locked: false,
+            })),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(Errno::ENOTDIR | Errno::ELOOP) => {
+                bail!(
+                    "{} is not a directory: no container of this runtime",
+                    path.display()
+                )
+            }
+            Err(errno) => {
+                Err(sys::Error::new("open", format!("{path:?}, O_DIRECTORY"), errno).into())
+            }
+        }
+    }
+
+    /// The place with its lock; `None` when the name is free. While another command has the lock,
+    /// `meanwhile` is called with the container as it is, if it has a record; its error ends the
+    /// wait, as does [`PATIENCE`].
+    pub fn take(
+        root: &Path,
+        id: &str,
+        mut meanwhile: impl FnMut(&Container) -> Result<()>,
+    ) -> Result<Option<Place>> {
+        let Some(mut place) = Place::open(root, id)? else {
+            return Ok(None);
+        };
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match place.try_lock()? {
+                Hold::Taken => return Ok(Some(place)),
+                Hold::Gone => return Ok(None),
+                Hold::Busy => {}
+            }
+            if let Some(snapshot) = Place::open(root, id)?
+                && let Some(container) = Container::read(snapshot)?
+            {
+                meanwhile(&container)?;
+            }
+            if Instant::now() > deadline {
+                bail!("container {id} is busy: another command has worked on it for {PATIENCE:?}");
+            }
+            // flock(2) cannot wait with a limit, and what `meanwhile` does may have to be repeated.
+            std::thread::sleep(pause);
+            pause = (2 * pause).min(Duration::from_millis(20));
+        }
+    }
+
+    fn try_lock(&mut self) -> Result<Hold> {
+        if !file::try_lock(self.dir.as_fd())? {
+            return Ok(Hold::Busy);
+        }
+        self.locked = true;
+        self.still_there()
+    }
+
+    fn still_there(&self) -> Result<Hold> {
+        let stat = fstat(&self.dir).call("fstat", || format!("{:?}", self.path))?;
+        Ok(if stat.st_nlink > 0 {
+            Hold::Taken
+        } else {
+            Hold::Gone
+        })
+    }
+
+    fn unlock(&mut self) {
+        if std::mem::take(&mut self.locked) {
+            // Closing is not enough: a clone that lives on has the same lock. Refusal is impossible
+            // for an open descriptor.
+            let _ = file::unlock(self.dir.as_fd());
+        }
+    }
+
+    /// The record; `None` when there is none (yet, or any more).
+    pub fn record(&self) -> Result<Option<Record>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let state = match openat(&self.dir, STATE, flags, Mode::empty()) {
+            Ok(state) => state,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => {
+                return Err(sys::Error::new(
+                    "openat",
+                    format!("{:?}", self.path.join(STATE)),
+                    errno,
+                )
+                .into());
+            }
+        };
+        let text = file::read_rest(state.as_fd())?;
+        Record::parse(&text)
+            .map(Some)
+            .with_context(|| format!("read {}", self.path.join(STATE).display()))
+    }
+
+    /// Writes the record whole or not at all. The first one replaces nothing.
+    fn write(&self, record: &Record, first: bool) -> Result<()> {
+        self.write_new(&serde_json::to_vec(record)?)
+            .and_then(|()| match first {
+                true => file::rename_new(self.dir.as_fd(), c"state.json.new", c"state.json"),
+                false => nix::fcntl::renameat(&self.dir, STATE_NEW, &self.dir, STATE)
+                    .call("renameat", || format!("{STATE_NEW:?}, {STATE:?}")),
+            })
+            .map_err(|e| {
+                let _ = self.unlink(STATE_NEW); // what failed is told; this only tidies up
+                match e.errno {
+                    Errno::EEXIST if first => exists(),
+                    _ => anyhow!(e).context(format!("save {}", self.path.join(STATE).display())),
+                }
+            })
+    }
+
+    fn write_new(&self, text: &[u8]) -> sys::Result<()> {
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let create = || openat(&self.dir, STATE_NEW, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+        let new = match create() {
+            // Of a writer that was killed: the lock is ours now.
+            Err(Errno::EEXIST) => {
+                self.unlink(STATE_NEW)?;
+                create()
+            }
+            other => other,
+        };
+        let new = new.call("openat", || {
+            format!("{STATE_NEW:?}, O_WRONLY|O_CREAT|O_EXCL")
+        })?;
+        std::fs::File::from(new).write_all(text).map_err(|e| {
+            let errno = Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
+            sys::Error::new(
+                "write",
+                format!("{STATE_NEW:?}, {} bytes", text.len()),
+                errno,
+            )
+        })
+    }
+
+    /// Removes a file of the place; one that is not there is as good.
+    pub fn unlink(&self, name: &str) -> sys::Result<()> {
+        match unlinkat(&self.dir, name, UnlinkatFlags::NoRemoveDir) {
+            Err(Errno::ENOENT) => Ok(()),
+            other => other.call("unlinkat", || format!("{:?}", self.path.join(name))),
+        }
+    }
+
+    /// Gives the name back. The record goes last: whoever dies here leaves something to find.
+    pub fn remove(mut self) -> Result<()> {
+        for name in [EXEC_FIFO, EXEC_ERR, STATE] {
+            self.unlink(name)?;
+        }
+        let removed = match std::fs::remove_dir(&self.path) {
+            // Something that is not of today's layout. Links are removed, never followed.
+            Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => {
+                std::fs::remove_dir_all(&self.path)
+            }
+            other => other,
+        };
+        // The lock went with the directory.
+        self.locked = false;
+        match removed {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                Err(e).with_context(|| format!("remove {}", self.path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.unlock();
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+
+/// A name that is being made a container's, with its lock. Dropping it gives the lock back and
+/// leaves the place as it is.
+#[derive(Debug)]
+pub struct Claim {
+    place: Place,
+    saved: Cell<bool>,
+}
+
+impl Claim {
+    /// Takes the name, making `root` where it is missing.
+    pub fn new(root: &Path, id: &str) -> Result<Claim> {
+        check_id(id)?;
+        let path = root.join(id);
+        let made = make_dir(&path).or_else(|e| match e.kind() {
+            ErrorKind::NotFound => make_root(root).and_then(|()| make_dir(&path)),
+            _ => Err(e),
+        });
+        match made {
+            Ok(()) => Self::lock_new(root, id),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Self::adopt(root, id),
+            Err(e) => Err(e).with_context(|| {
+                format!(
+                    "make {}: choose a writable directory with --root",
+                    path.display()
+                )
+            }),
+        }
+    }
+
+    fn lock_new(root: &Path, id: &str) -> Result<Claim> {
+        let gone = || anyhow!("container {id} was deleted while it was being created");
+        let mut place = Place::open(root, id)?.ok_or_else(gone)?;
+        file::lock(place.dir.as_fd())?;
+        place.locked = true;
+        match place.still_there()? {
+            Hold::Gone => Err(gone()),
+            _ => Ok(Self::of(place)),
+        }
+    }
+
+    /// A directory without record and lock is what a `create` or `delete` left that was killed
+    /// between two of its calls: nothing else belongs to it. Should its maker merely be slow, the
+    /// first [`save`](Claim::save) of the two wins.
+    fn adopt(root: &Path, id: &str) -> Result<Claim> {
+        let mut place = Place::open(root, id)?.ok_or_else(exists)?;
+        if place.try_lock()? != Hold::Taken || place.record()?.is_some() {
+            return Err(exists());
+        }
+        Ok(Self::of(place))
+    }
+
+    fn of(place: Place) -> Claim {
+        Claim {
+            place,
+            saved: Cell::new(false),
+        }
+    }
+
+    /// ROOT/ID, open.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.place.dir.as_fd()
+    }
+
+    /// Writes the record, atomically. The first time it must still be the only one.
+    pub fn save(&self, record: &Record) -> Result<()> {
+        self.place.write(record, !self.saved.get())?;
+        self.saved.set(true);
+        Ok(())
+    }
+
+    /// Makes the two fifos and opens them for init (O_RDWR, so that neither open nor read waits
+    /// for, or ends with, another process): it reads one byte of the first to be started, and
+    /// writes into the second why exec failed.
+    pub fn start_fifos(&self) -> Result<(OwnedFd, OwnedFd)> {
+        let make = |name: &str| -> sys::Result<OwnedFd> {
+            let shown = || format!("{:?}", self.place.path.join(name));
+            mkfifoat(self.dir(), name, Mode::S_IRUSR | Mode::S_IWUSR).call("mkfifoat", shown)?;
+            let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            openat(self.dir(), name, flags, Mode::empty()).call("openat", shown)
+        };
+        // exec.fifo means `created`: it comes last.
+        let err = make(EXEC_ERR)?;
+        Ok((make(EXEC_FIFO)?, err))
+    }
+
+    /// Gives the name back, with all that was put there.
+    pub fn abandon(self) -> Result<()> {
+        // The first save found another's record: not ours to remove.
+        if !self.saved.get() && self.place.record()?.is_some() {
+            return Ok(());
+        }
+        self.place.remove()
+    }
+
+    /// Lets other commands work on the container: it is made. To be called (or the claim dropped)
+    /// by whoever made it: init's copy of the descriptor would keep the lock otherwise.
+    pub fn unlock(&mut self) -> Result<()> {
+        self.place.unlock();
+        Ok(())
+    }
+
+    /// Waits for the lock once more; false when another command has deleted the container since.
+    pub fn lock_again(&mut self) -> Result<bool> {
+        file::lock(self.dir())?;
+        self.place.locked = true;
+        Ok(self.place.still_there()? != Hold::Gone)
+    }
+}
+
+fn make_dir(path: &Path) -> std::io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
+}
+
+/// The sticky bit keeps systemd-tmpfiles from clearing a root below $XDG_RUNTIME_DIR
+/// (XDG base directory specification); elsewhere it changes nothing.
+fn make_root(root: &Path) -> std::io::Result<()> {
+    if let Some(parent) = root.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)?;
+    }
+    match DirBuilder::new().mode(0o1700).create(root) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+
+/// A container that has a record.
+#[derive(Debug)]
+pub struct Container {
+    place: Place,
+    pub record: Record,
+    /// Found in phase `creating` with nobody at work on it: its maker was killed, and what the
+    /// record names may or may not exist.
+    orphan: bool,
+    cgroup: OnceCell<Option<Cgroup>>,
+}
+
+/// False when the process has ended.
+fn send(process: &OwnedFd, signal: i32) -> Result<bool> {
+    match sys::pidfd::send_signal(process.as_fd(), signal) {
+        Ok(()) => Ok(true),
+        Err(e) if e.errno == Errno::ESRCH => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+impl Container {
+    pub fn load(root: &Path, id: &str) -> Result<Container> {
+        Container::find(root, id)?.ok_or_else(missing)
+    }
+
+    /// `None` when nobody has the name.
+    pub fn find(root: &Path, id: &str) -> Result<Option<Container>> {
+        match Place::open(root, id)? {
+            Some(place) => Container::read(place),
+            None => Ok(None),
+        }
+    }
+
+    /// The container of a place, or `None` when it has no record. A lock that the place has, the
+    /// container has.
+    pub fn read(place: Place) -> Result<Option<Container>> {
+        let Some(mut record) = place.record()? else {
+            return Ok(None);
+        };
+        let mut orphan = false;
+        if record.phase == Phase::Creating
+            && (place.locked || file::try_lock_shared(place.dir.as_fd())?)
+        {
+            // Its maker may have finished between our read and our asking for the lock.
+            let again = place.record();
+            if !place.locked {
+                // An open descriptor is not refused.
+                let _ = file::unlock(place.dir.as_fd());
+            }
+            let Some(now) = again? else {
+                return Ok(None);
+            };
+            orphan = now.phase == Phase::Creating;
+            record = now;
+        }
+        Ok(Some(Container {
+            place,
+            record,
+            orphan,
+            cgroup: OnceCell::new(),
+        }))
+    }
+
+    pub fn id(&self) -> &str {
+        &self.record.id
+    }
+
+    /// ROOT/ID, open.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.place.dir.as_fd()
+    }
+
+    /// What it is now, from the record, the process, the cgroup and the fifo.
+    pub fn status(&self) -> Result<Status> {
+        let record = &self.record;
+        if record.phase == Phase::Creating {
+            return Ok(if self.orphan {
+                Status::Stopped
+            } else {
+                Status::Creating
+            });
+        }
+        if !pid::is_alive(record.pid, record.start_time)? {
+            return Ok(Status::Stopped);
+        }
+        if let Some(cgroup) = self.cgroup()?
+            && cgroup.is_frozen()?
+        {
+            return Ok(Status::Paused);
+        }
+        match faccessat(
+            &self.place.dir,
+            EXEC_FIFO,
+            AccessFlags::F_OK,
+            AtFlags::empty(),
+        ) {
+            Ok(()) => Ok(Status::Created),
+            Err(Errno::ENOENT) => Ok(Status::Running),
+            Err(errno) => Err(sys::Error::new("faccessat", EXEC_FIFO, errno).into()),
+        }
+    }
+
+    /// Init, safe to signal; `None` when it has ended or was never made.
+    pub fn init(&self) -> Result<Option<OwnedFd>> {
+        pid::open(self.record.pid, self.record.start_time)
+    }
+
+    /// Its cgroup, if it has one and that is there; opened once.
+    pub fn cgroup(&self) -> Result<Option<&Cgroup>> {
+        if let Some(opened) = self.cgroup.get() {
+            return Ok(opened.as_ref());
+        }
+        let opened = match &self.record.cgroup {
+            Some(path) => Cgroup::open(path)?,
+            None => None,
+        };
+        Ok(self.cgroup.get_or_init(|| opened).as_ref())
+    }
+
+    /// Sends a signal to every process in its cgroup. The place is looked at after the cgroup was
+    /// opened: were the container deleted, its path might be another one's by now.
+    pub fn signal_all(&self, signal: i32) -> Result<()> {
+        let Some(cgroup) = self.cgroup()? else {
+            return self.signal_init(signal).map(drop);
+        };
+        match self.place.still_there()? {
+            Hold::Gone => Err(missing()),
+            _ => cgroup.signal_all(signal),
+        }
+    }
+
+    /// Sends a signal to init; false when it has ended.
+    pub fn signal_init(&self, signal: i32) -> Result<bool> {
+        match self.init()? {
+            Some(init) => send(&init, signal),
+            None => Ok(false),
+        }
+    }
+
+    /// SIGKILL to all its processes; gives init, if it was alive, to be waited for.
+    pub fn kill(&self) -> Result<Option<OwnedFd>> {
+        let init = self.init()?;
+        // The kernel ends a pid namespace with its init (pid_namespaces(7)). Without one of its
+        // own, or without init, the cgroup tells who they are.
+        match &init {
+            Some(init) if self.record.pid_namespace && send(init, libc::SIGKILL)? => {}
+            _ => self.signal_all(libc::SIGKILL)?,
+        }
+        Ok(init)
+    }
+
+    /// Kills all its processes and waits until init has ended.
+    pub fn put_an_end(&self) -> Result<()> {
+        match self.kill()? {
+            Some(init) if !sys::pidfd::wait(init.as_fd(), PATIENCE)? => bail!(
+                "process {} of container {} has not ended {PATIENCE:?} after SIGKILL",
+                self.record.pid,
+                self.id()
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Can processes be left in its cgroup after init has ended?
+    pub fn may_leave_processes(&self) -> bool {
+        self.orphan || !self.record.pid_namespace
+    }
+
+    /// Removes a file of the record; one that is not there is as good.
+    pub fn unlink(&self, name: &str) -> Result<()> {
+        Ok(self.place.unlink(name)?)
+    }
+
+    /// Gives the name back.
+    pub fn forget(self) -> Result<()> {
+        self.place.remove()
+    }
+}
+
+#[cfg(test)]
+impl Record {
+    pub fn example() -> Record {
+        Record {
+            schema: Record::SCHEMA,
+            oci_version: "1.3.0".into(),
+            id: "web".into(),
+            bundle: "/b".into(),
+            rootfs: "/b/rootfs".into(),
+            created: "2026-11-22T17:11:01.601975232Z".into(),
+            owner: 0,
+            annotations: [("a".into(), "b".into())].into(),
+            phase: Phase::Created,
+            pid: 42,
+            start_time: 7,
+            cgroup: Some("/sys/fs/cgroup/web".into()),
+            cgroup_mount: "/sys/fs/cgroup".into(),
+            cgroup_manager: "cgroupfs".into(),
+            rootless: false,
+            no_pivot: false,
+            pid_namespace: true,
+            poststart: vec![],
+            poststop: vec![Hook {
+                path: "/bin/true".into(),
+                args: vec!["true".into()],
+                env: vec!["A=b".into()],
+                timeout: Some(5),
+            }],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A root of its own, removed at the end.
+    struct Root(PathBuf);
+
+    impl Root {
+        fn new(name: &str) -> Root {
+            let path = std::env::temp_dir().join(format!("sc-root-{name}-{}", std::process::id()));
+            Root(path)
+        }
+        fn names(&self) -> Vec<String> {
+            let name = |e: std::io::Result<std::fs::DirEntry>| {
+                e.unwrap().file_name().into_string().unwrap()
+            };
+            std::fs::read_dir(&self.0).unwrap().map(name).collect()
+        }
+    }
+
+    impl Drop for Root {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0); // the next run has another name
+        }
+    }
+
+    fn creating() -> Record {
+        Record {
+            phase: Phase::Creating,
+            pid: 0,
+            start_time: 0,
+            cgroup: None,
+            ..Record::example()
+        }
+    }
+
+    #[test]
+    fn ids_are_judged_as_runc_does() {
+        for id in ["a", "_", "+", "-x", "...", "A.b-c_d+e", "0"] {
+            check_id(id).unwrap();
+        }
+        for id in [
+            ".", "..", "a/b", "../up", "a b", "a\nb", "é", "a:b", "a*", "a\0",
+        ] {
+            assert_eq!(
+                check_id(id).unwrap_err().to_string(),
+                "invalid container ID format",
+                "{id:?}"
+            );
+        }
+        assert_eq!(
+            check_id("").unwrap_err().to_string(),
+            "container id cannot be empty"
+        );
+    }
+
+    #[test]
+    fn a_record_survives_the_disk() {
+        let root = Root::new("record");
+        let claim = Claim::new(&root.0, "web").unwrap();
+        claim.save(&creating()).unwrap();
+        claim.save(&Record::example()).unwrap();
+        assert_eq!(
+            Container::load(&root.0, "web").unwrap().record,
+            Record::example()
+        );
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&root.0), 0o1700);
+        assert_eq!(mode(&root.0.join("web")), 0o700);
+        assert_eq!(mode(&root.0.join("web/state.json")), 0o600);
+    }
+
+    #[test]
+    fn a_record_of_another_form_is_refused() {
+        let mut record = serde_json::to_value(Record::example()).unwrap();
+        record["schema"] = 2.into();
+        assert_eq!(
+            Record::parse(record.to_string().as_bytes())
+                .unwrap_err()
+                .to_string(),
+            "its form is 2, this program knows 1"
+        );
+    }
+
+    #[test]
+    fn a_name_is_claimed_once() {
+        let root = Root::new("twice");
+        let text = |r: Result<Claim>| r.unwrap_err().to_string();
+        let first = Claim::new(&root.0, "web").unwrap();
+        assert_eq!(
+            text(Claim::new(&root.0, "web")),
+            "container with given ID already exists"
+        );
+        first.save(&creating()).unwrap();
+        drop(first);
+        assert_eq!(
+            text(Claim::new(&root.0, "web")),
+            "container with given ID already exists"
+        );
+    }
+
+    #[test]
+    fn an_abandoned_claim_leaves_nothing() {
+        let root = Root::new("abandon");
+        let claim = Claim::new(&root.0, "web").unwrap();
+        claim.save(&creating()).unwrap();
+        claim.start_fifos().unwrap();
+        claim.abandon().unwrap();
+        assert_eq!(root.names(), [""; 0]);
+    }
+
+    #[test]
+    fn a_directory_that_a_dead_maker_left_without_record_is_adopted() {
+        let root = Root::new("adopt");
+        std::fs::create_dir_all(root.0.join("web")).unwrap();
+        let claim = Claim::new(&root.0, "web").unwrap();
+        claim.save(&creating()).unwrap();
+    }
+
+    #[test]
+    fn of_two_makers_the_first_to_save_wins_and_the_other_removes_nothing() {
+        let root = Root::new("slow");
+        let slow = Claim::of({
+            std::fs::create_dir_all(root.0.join("web")).unwrap();
+            Place::open(&root.0, "web").unwrap().unwrap()
+        });
+        let quick = Claim::new(&root.0, "web").unwrap();
+        quick.save(&creating()).unwrap();
+        let refused = slow.save(&Record::example()).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "container with given ID already exists"
+        );
+        slow.abandon().unwrap();
+        assert_eq!(Container::load(&root.0, "web").unwrap().record, creating());
+    }
+
+    #[test]
+    fn who_holds_the_lock_tells_a_maker_at_work_from_a_dead_one() {
+        let root = Root::new("orphan");
+        let claim = Claim::new(&root.0, "web").unwrap();
+        claim.save(&creating()).unwrap();
+        let status = || Container::load(&root.0, "web").unwrap().status().unwrap();
+        assert_eq!(status(), Status::Creating);
+        drop(claim);
+        assert_eq!(status(), Status::Stopped);
+    }
+
+    #[test]
+    fn a_live_init_is_created_while_the_fifo_is_there() {
+        let root = Root::new("fifo");
+        let claim = Claim::new(&root.0, "web").unwrap();
+        let me = std::process::id() as i32;
+        let record = Record {
+            pid: me,
+            start_time: pid::start_time(me).unwrap(),
+            cgroup: None,
+            ..Record::example()
+        };
+        claim.save(&record).unwrap();
+        let container = Container::load(&root.0, "web").unwrap();
+        claim.start_fifos().unwrap();
+        assert_eq!(container.status().unwrap(), Status::Created);
+        container.unlink(EXEC_FIFO).unwrap();
+        assert_eq!(container.status().unwrap(), Status::Running);
+        let reused = Record {
+            start_time: record.start_time + 1,
+            ..record
+        };
+        claim.save(&reused).unwrap();
+        assert_eq!(
+            Container::load(&root.0, "web").unwrap().status().unwrap(),
+            Status::Stopped
+        );
+    }
+
+    #[test]
+    fn a_planted_link_is_neither_followed_nor_removed() {
+        let root = Root::new("link");
+        std::fs::create_dir_all(root.0.join("real")).unwrap();
+        std::os::unix::fs::symlink(root.0.join("real"), root.0.join("web")).unwrap();
+        let path = root.0.join("web");
+        let expected = format!(
+            "{} is not a directory: no container of this runtime",
+            path.display()
+        );
+        assert_eq!(
+            Place::open(&root.0, "web").unwrap_err().to_string(),
+            expected
+        );
+        assert_eq!(
+            Claim::new(&root.0, "web").unwrap_err().to_string(),
+            expected
+        );
+        assert!(path.is_symlink());
+    }
+
+    #[test]
+    fn a_place_that_was_removed_while_waiting_is_gone() {
+        let root = Root::new("gone");
+        drop(Claim::new(&root.0, "web").unwrap());
+        let mut late = Place::open(&root.0, "web").unwrap().unwrap();
+        let first = Place::take(&root.0, "web", |_| Ok(())).unwrap().unwrap();
+        assert_eq!(late.try_lock().unwrap(), Hold::Busy);
+        first.remove().unwrap();
+        assert_eq!(late.try_lock().unwrap(), Hold::Gone);
+        assert!(Place::take(&root.0, "web", |_| Ok(())).unwrap().is_none());
+    }
+}

@@ -1,0 +1,79 @@
+//! What must a plan know of this machine and of who calls? Facts, gathered once for `create`, `run`
+//! and `plan`; what follows from them is the plan's to decide.
+
+use crate::runtime::cgroup;
+use crate::runtime::cli::CreateArgs;
+use crate::runtime::plan::{Ask, Host};
+use anyhow::{Context, Result};
+use nix::unistd::{getegid, geteuid};
+use std::path::PathBuf;
+
+impl CreateArgs {
+    /// What was typed, with the facts of this host. `bundle` is absolute.
+    pub fn ask(&self, bundle: PathBuf) -> Result<Ask> {
+        let env = |name: &str| std::env::var(name).ok();
+        let listen_fds = listen_fds(env("LISTEN_PID"), env("LISTEN_FDS"), std::process::id());
+        Ok(Ask {
+            id: self.id.clone(),
+            bundle,
+            no_pivot: self.no_pivot,
+            no_new_keyring: self.no_new_keyring,
+            preserve_fds: self.preserve_fds.saturating_add(listen_fds.unwrap_or(0)),
+            listen_fds,
+            host: facts()?,
+        })
+    }
+}
+
+fn facts() -> Result<Host> {
+    let (euid, egid) = (geteuid(), getegid());
+    Ok(Host {
+        euid: euid.as_raw(),
+        egid: egid.as_raw(),
+        rootless: !euid.is_root() || !initial_user_namespace()?,
+        last_cap: last_cap()?,
+        cgroup_mount: cgroup::find_mount()?,
+        own_cgroup: cgroup::own()?,
+    })
+}
+
+/// The descriptors that socket activation passes to process `me` (sd_listen_fds(3)).
+fn listen_fds(pid: Option<String>, fds: Option<String>, me: u32) -> Option<u32> {
+    let for_me = pid?.parse() == Ok(me);
+    fds?.parse().ok().filter(|n| for_me && *n > 0)
+}
+
+/// All ids map to themselves (user_namespaces(7)): root here is root of the machine.
+fn initial_user_namespace() -> Result<bool> {
+    let map = std::fs::read_to_string("/proc/self/uid_map").context("read /proc/self/uid_map")?;
+    Ok(map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+fn last_cap() -> Result<u8> {
+    let path = "/proc/sys/kernel/cap_last_cap";
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    text.trim()
+        .parse()
+        .with_context(|| format!("{path} is {text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_descriptors_meant_for_this_process_are_taken() {
+        let own = |s: &str| Some(s.to_owned());
+        for (pid, fds, expected) in [
+            (own("7"), own("2"), Some(2)),
+            (own("8"), own("2"), None),
+            (None, own("2"), None),
+            (own("7"), None, None),
+            (own("7"), own("0"), None),
+            (own("7"), own("-1"), None),
+            (own("x"), own("2"), None),
+        ] {
+            assert_eq!(listen_fds(pid, fds, 7), expected);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! From a checked config.json to the plan: which part of it is drawn where.
+
+use super::{Ask, Plan, hooks, mounts, namespaces, process, resources, rootfs, scheduling, sysctl};
+use anyhow::{Context, Result};
+use oci_spec::runtime::{Linux, Spec};
+
+/// Everything that is to be done for the container `ask.id`.
+///
+/// Errors name the field of config.json that cannot be carried out.
+pub fn draw(spec: &Spec, ask: &Ask) -> Result<Plan> {
+    let process = spec.process().as_ref().context("process is missing")?;
+    let root = spec.root().as_ref().context("root is missing")?;
+    let nothing;
+    let linux = match spec.linux() {
+        Some(linux) => linux,
+        None => {
+            // Not Linux::default(), which is oci-spec's idea of a container.
+            nothing = serde_json::from_str::<Linux>("{}")?;
+            &nothing
+        }
+    };
+    let annotations = spec.annotations().iter().flatten();
+    let mut plan = Plan {
+        annotations: annotations.map(|(k, v)| (k.clone(), v.clone())).collect(),
+        ..Plan::default()
+    };
+    let warnings = &mut plan.warnings;
+
+    plan.parent.cgroup = resources::draw(spec, ask)?;
+    plan.parent.rlimits = process::rlimits(process);
+    plan.parent.oom_score_adj = process.oom_score_adj();
+    namespaces::draw(linux, ask, &mut plan.parent, &mut plan.init);
+    if let Some(hooks) = spec.hooks() {
+        hooks::draw(hooks, &mut plan.parent, &mut plan.init)?;
+    }
+
+    let init = &mut plan.init;
+    init.keyring = (!ask.no_new_keyring).then(|| format!("_ses.{}", ask.id));
+    init.hostname = spec.hostname().clone().filter(|name| !name.is_empty());
+    init.domainname = spec.domainname().clone().filter(|name| !name.is_empty());
+    init.sysctls = sysctl::draw(linux.sysctl());
+    let asked = spec.mounts().as_deref().unwrap_or_default();
+    let own_cgroups = namespaces::has_cgroup_namespace(linux);
+    let mounts = mounts::draw(asked, ask, own_cgroups, warnings)?;
+    init.rootfs = Some(rootfs::draw(root, linux, mounts, ask)?);
+
+    let (mut who, more) = process::draw(process, ask)?;
+    warnings.extend(more);
+    if !namespaces::may_set_groups(linux, ask) {
+        process::leave_groups(&mut who)?;
+    }
+    if let Some(asked) = linux.personality() {
+        let (persona, warning) = scheduling::personality(asked);
+        who.personality = Some(persona);
+        warnings.extend(warning);
+    }
+    let policy = linux.memory_policy().as_ref();
+    who.memory_policy = policy.map(scheduling::memory_policy).transpose()?;
+    init.process = who;
+    Ok(plan)
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::super::Host;
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// Root of the machine, on a kernel that knows 41 capabilities.
+    pub fn ask() -> Ask {
+        Ask {
+            id: "example".to_owned(),
+            bundle: "/bundle".into(),
+            no_pivot: false,
+            no_new_keyring: false,
+            preserve_fds: 0,
+            listen_fds: None,
+            host: Host {
+                euid: 0,
+                egid: 0,
+                rootless: false,
+                last_cap: 40,
+                cgroup_mount: "/sys/fs/cgroup".into(),
+                own_cgroup: "/".into(),
+            },
+        }
+    }
+
+    /// User and group 1000.
+    pub fn rootless() -> Ask {
+        let mut ask = ask();
+        ask.host.euid = 1000;
+        ask.host.egid = 1000;
+        ask.host.rootless = true;
+        ask.host.own_cgroup = "/user.slice/user-1000.slice/shell.scope".into();
+        ask
+    }
+
+    fn spec(more: Value) -> Spec {
+        let mut all = json!({
+            "ociVersion": "1.2.0",
+            "root": {"path": "rootfs"},
+            "process": {"user": {"uid": 0, "gid": 0}, "args": ["sh"], "cwd": "/"},
+        });
+        for (key, value) in more.as_object().unwrap() {
+            all[key] = value.clone();
+        }
+        serde_json::from_value(all).unwrap()
+    }
+
+    #[test]
+    fn what_config_json_leaves_out_is_not_made_up() {
+        let plan = draw(&spec(json!({})), &ask()).unwrap();
+        assert_eq!((plan.parent.clone.new, plan.init.hostname), (0, None));
+        assert_eq!(plan.init.keyring.as_deref(), Some("_ses.example"));
+        let tree = plan.init.rootfs.unwrap();
+        assert!(tree.mounts.is_empty() && tree.masked_paths.is_empty());
+        assert!(plan.annotations.is_empty() && plan.warnings.is_empty());
+    }
+
+    #[test]
+    fn parts_that_must_be_there_are_named() {
+        for part in ["process", "root"] {
+            let mut asked = serde_json::to_value(spec(json!({}))).unwrap();
+            asked.as_object_mut().unwrap().remove(part);
+            let asked: Spec = serde_json::from_value(asked).unwrap();
+            let error = draw(&asked, &ask()).unwrap_err().to_string();
+            assert_eq!(error, format!("{part} is missing"));
+        }
+    }
+
+    #[test]
+    fn warnings_of_all_parts_are_kept() {
+        let asked = spec(json!({
+            "mounts": [{"destination": "m", "type": "tmpfs"}],
+            "linux": {"personality": {"domain": "LINUX32", "flags": ["X"]}, "memoryPolicy": {"mode": "MPOL_LOCAL"}},
+            "annotations": {"k": "v"},
+        }));
+        let plan = draw(&asked, &ask()).unwrap();
+        assert_eq!(
+            plan.warnings,
+            [
+                "mounts[0].destination: \"m\" is not absolute: taken from the container's root",
+                "linux.personality.flags: [\"X\"] are not supported: ignored",
+            ]
+        );
+        assert_eq!(plan.init.process.personality, Some(8));
+        assert_eq!(plan.init.process.memory_policy.unwrap().mode, 4);
+        assert_eq!(plan.annotations["k"], "v");
+    }
+
+    #[test]
+    fn an_ordinary_user_keeps_its_groups() {
+        let asked = spec(json!({"linux": {
+            "namespaces": [{"type": "user"}],
+            "gidMappings": [{"hostID": 1000, "size": 1}],
+        }}));
+        let groups = |ask| draw(&asked, &ask).unwrap().init.process.groups;
+        assert_eq!(groups(rootless()), None);
+        assert_eq!(groups(ask()), Some(vec![]));
+    }
+
+    #[test]
+    fn a_keyring_is_made_unless_refused() {
+        let mut ask = ask();
+        ask.no_new_keyring = true;
+        assert_eq!(draw(&spec(json!({})), &ask).unwrap().init.keyring, None);
+    }
+}
