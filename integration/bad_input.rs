@@ -288,8 +288,8 @@ fn what_is_not_done_yet_is_refused_by_name(t: &Place) -> Result<()> {
     for (pointer, value, name) in [
         (
             "/linux/seccomp",
-            json!({ "defaultAction": "SCMP_ACT_ALLOW" }),
-            "linux.seccomp",
+            json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s" }),
+            "linux.seccomp.listenerPath",
         ),
         (
             "/process/apparmorProfile",

@@ -30,6 +30,7 @@ mod mounts;
 mod namespaces;
 mod process;
 mod races;
+mod seccomp;
 mod terminal;
 
 use harness::{Place, Test, machine};
@@ -49,6 +50,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("mounts", mounts::TESTS),
     ("devices", devices::TESTS),
     ("namespaces", namespaces::TESTS),
+    ("seccomp", seccomp::TESTS),
     ("cgroups", cgroups::TESTS),
     ("control", control::TESTS),
     ("hooks", hooks::TESTS),

@@ -187,6 +187,21 @@ impl Cgroup {
         }))
     }
 
+    /// The existing cgroup at `inner` below `mount` that someone else made for the container
+    /// (systemd, which enables only the controllers it knows and needs), with every available
+    /// controller handed down to it as in [`Cgroup::create`].
+    pub fn adopt(mount: &Path, inner: &Path) -> Result<Cgroup> {
+        let inner = inner.strip_prefix("/").unwrap_or(inner);
+        let path = mount.join(inner);
+        let cgroup = Self::open(&path)?
+            .with_context(|| format!("cgroup {} is gone already", path.display()))?;
+        let top = openat(AT_FDCWD, mount, OFlag::O_PATH | DIRECTORY, Mode::empty())
+            .map_err(|e| anyhow!("opening {}: {}", mount.display(), e.desc()))?;
+        let above = inner.parent().filter(|p| !p.as_os_str().is_empty());
+        hand_down_controllers(&top, above, cgroup.dir());
+        Ok(cgroup)
+    }
+
     /// Absolute path, mount included.
     pub fn path(&self) -> &Path {
         &self.path

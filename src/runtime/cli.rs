@@ -9,6 +9,7 @@ use crate::runtime::commands;
 use crate::runtime::duration;
 use crate::runtime::log::{self, Format, Log};
 use crate::runtime::state::OCI_VERSION;
+use crate::sys;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use clap::builder::{OsStringValueParser, ValueParser};
 use clap::error::ErrorKind;
@@ -17,7 +18,6 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 /// Global options.
@@ -118,7 +118,8 @@ pub enum Verb {
 }
 
 /// From argv to the exit status: the only place that prints an error.
-pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
+pub fn main(argv: impl Iterator<Item = OsString>) -> u8 {
+    sys::process::prepare_stdio();
     let args = normalise(argv.skip(1));
     log::set(log_of(&args));
     let outcome = parse(&args).and_then(|typed| match typed {
@@ -129,15 +130,20 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
             Ok(commands::perform(&Global { root }, &verb)?)
         }
     });
+    // Rust's own exit would do it; this program's main is not Rust's.
+    let outcome = outcome.and_then(|status| {
+        std::io::stdout().flush().context("write to stdout")?;
+        Ok(status)
+    });
     match outcome {
         Ok(status) => {
             log::close();
             // Exit statuses are a byte, also the container's.
-            ExitCode::from(status as u8)
+            status as u8
         }
         Err(Refused { status, why }) => {
             log::fail(&why);
-            ExitCode::from(status)
+            status
         }
     }
 }

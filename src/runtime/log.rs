@@ -140,14 +140,19 @@ impl Log {
     }
 
     /// An error where `--log` cannot be written: better before anything is made than after.
-    fn check(&self) -> Result<()> {
+    fn check(&mut self) -> Result<()> {
         let Some(path) = &self.file else {
             return Ok(());
         };
         let opened = OpenOptions::new().append(true).create(true).open(path);
-        opened
-            .map(drop)
-            .with_context(|| format!("--log {}", path.display()))
+        let why = match opened {
+            Ok(_) => return Ok(()),
+            Err(e) => Err(e).with_context(|| format!("--log {}", path.display())),
+        };
+        // The error itself goes to stderr alone.
+        self.file = None;
+        self.format = Format::Text;
+        why
     }
 
     /// Appended with one write(2): verbs of one container share a file.

@@ -10,6 +10,7 @@
 //!   of, as plain data.
 //! - [`cgroup`], [`hooks`]: the container's cgroup; programs that run beside it.
 //! - [`stats`]: how much of its limits it uses; [`size`], [`duration`]: `512m`, `1m30s`.
+//! - [`systemd`], [`dbus`]: the cgroup as a systemd unit (`--systemd-cgroup`); the wire to systemd.
 
 pub mod cgroup;
 pub mod cli;
@@ -17,6 +18,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod container;
+pub mod dbus;
 pub mod duration;
 pub mod handshake;
 pub mod hooks;
@@ -31,4 +33,5 @@ pub mod size;
 pub mod state;
 pub mod stats;
 pub mod status;
+pub mod systemd;
 pub mod validate;

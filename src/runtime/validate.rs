@@ -164,8 +164,10 @@ fn not_built_yet(d: &Document, found: &mut Findings) {
         ),
         ("linux.mountLabel", text(d.linux.map(|l| l.mount_label()))),
         (
-            "linux.seccomp",
-            d.linux.is_some_and(|l| l.seccomp().is_some()),
+            "linux.seccomp.listenerPath",
+            d.linux
+                .and_then(|l| l.seccomp().as_ref())
+                .is_some_and(|s| s.listener_path().is_some()),
         ),
         (
             "linux.intelRdt",
@@ -1401,7 +1403,7 @@ mod tests {
             ("/linux/mountLabel", json!("a")),
             (
                 "/linux/seccomp",
-                json!({ "defaultAction": "SCMP_ACT_ALLOW" }),
+                json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s" }),
             ),
             ("/linux/intelRdt", json!({})),
             ("/mounts/+", mapped),
@@ -1410,7 +1412,7 @@ mod tests {
             "process.apparmorProfile: not supported by this version",
             "process.selinuxLabel: not supported by this version",
             "linux.mountLabel: not supported by this version",
-            "linux.seccomp: not supported by this version",
+            "linux.seccomp.listenerPath: not supported by this version",
             "linux.intelRdt: not supported by this version",
             "mounts[7].options[0]: ridmap is not supported by this version",
             "mounts[7].uidMappings: not supported by this version",

@@ -442,6 +442,21 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
+/// What Rust's own start-up does and this program's leaves out: a write to a closed pipe is an error,
+/// not a death; and descriptors 0 to 2 are open, so that no file of ours is taken for one of them.
+pub fn prepare_stdio() {
+    // SAFETY: SIG_IGN is no handler of ours; the path is NUL-terminated. A refusal changes nothing
+    // that was promised: it cannot happen to these calls but by a policy of the caller's.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        for fd in 0..3 {
+            if libc::fcntl(fd, libc::F_GETFD) == -1 {
+                libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+            }
+        }
+    }
+}
+
 /// Standard input, output and error.
 pub fn stdio() -> [BorrowedFd<'static>; 3] {
     // SAFETY: 0, 1 and 2 are never owned, so never closed, by this program; if the caller left one

@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "seccomp(SECCOMP_SET_MODE_FILTER, 0x40000004, 4 insns, flags 0x40000000 not known to this \
-             kernel): Invalid argument"
+             kernel): invalid argument"
         );
     }
 

@@ -57,6 +57,30 @@ pub fn send(socket: BorrowedFd, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<
     }
 }
 
+/// Sends one message with plain write(2). SIGPIPE when nobody is there.
+pub fn write(socket: BorrowedFd, bytes: &[u8]) -> Result<()> {
+    loop {
+        match nix::unistd::write(socket, bytes) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => {
+                return other
+                    .map(drop)
+                    .call("write", || socket.as_raw_fd().to_string());
+            }
+        }
+    }
+}
+
+/// Receives one message with plain read(2): its length, 0 when the other end is closed.
+pub fn read(socket: BorrowedFd, buffer: &mut [u8]) -> Result<usize> {
+    loop {
+        match nix::unistd::read(socket, buffer) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => return other.call("read", || socket.as_raw_fd().to_string()),
+        }
+    }
+}
+
 /// Receives one message into `buffer`: its length (0: the other end is closed) and the descriptor
 /// it brought.
 pub fn receive(socket: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {

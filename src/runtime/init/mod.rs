@@ -17,6 +17,7 @@ mod sysctl;
 
 use crate::runtime::handshake::{FromInit, FromParent, InitEnd};
 use crate::runtime::hooks;
+use crate::runtime::plan::seccomp::SeccompPlan;
 use crate::runtime::plan::{CloneRoute, InitPlan, Plan, ProcessPlan};
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, bail};
@@ -227,12 +228,31 @@ fn confine(ask: &Ask) -> Result<exec::Program> {
     nix::sys::stat::umask(Mode::from_bits_truncate(process.umask));
     close_what_is_not_the_containers(ask)?;
     let home = exec::home(process);
+    let seccomp = &ask.plan.init.seccomp;
+    if !process.no_new_privileges {
+        // Takes CAP_SYS_ADMIN, which ends with the change of user (seccomp(2)).
+        load_seccomp(seccomp)?;
+    }
     for limit in &ask.plan.parent.rlimits {
         sys::process::set_rlimit(0, limit.resource, limit.soft, limit.hard)
             .with_context(|| format!("process.rlimits ({})", limit.name))?;
     }
     identity::assume(process)?;
-    exec::Program::find(process, home)
+    let program = exec::Program::find(process, home)?;
+    // From here on the container outlives the runtime.
+    sys::process::set_parent_death_signal(0)?;
+    if process.no_new_privileges {
+        // As late as can be: what init still needs is write, read, hooks and execve.
+        load_seccomp(seccomp)?;
+    }
+    Ok(program)
+}
+
+fn load_seccomp(plan: &Option<SeccompPlan>) -> Result<()> {
+    if let Some(seccomp) = plan {
+        sys::seccomp::load(&seccomp.program, seccomp.flags).context("linux.seccomp")?;
+    }
+    Ok(())
 }
 
 /// Closed, not only marked close-on-exec: execve(2) looks up `/proc/self/fd/N/../..` before it
@@ -313,8 +333,6 @@ fn run_hooks_at_start(plan: &InitPlan, state: &dyn Fn(i32, &str) -> Vec<u8>) -> 
 }
 
 fn wait_for_start(end: &InitEnd, start: &Start) -> Result<()> {
-    // From here on the container outlives the runtime.
-    sys::process::set_parent_death_signal(0)?;
     end.tell(&FromInit::Ready)?;
     match start {
         Start::Handshake => end.wait_for(FromParent::Go),

@@ -52,6 +52,54 @@ const MOST_RULES: usize = 2048;
 ///
 /// Errors name the rule that is malformed.
 pub fn draw(spec: &Spec) -> Result<Option<Vec<u64>>> {
+    let (block, char) = tables(spec)?;
+    assemble(&block, &char)
+}
+
+/// The same as a list of what is allowed, in the words of systemd's `DeviceAllow`
+/// (systemd.resource-control(5)): a device or a group of them, and some of `rwm`. `None` where
+/// every access to some kind of device is allowed by default: `DevicePolicy=auto`.
+///
+/// A list that only allows can say less than the rules can, so it allows more where it must: a
+/// denial inside an allowed range, and a minor number of every major, are left to the program,
+/// which stays in force beside systemd's.
+pub fn allow_list(spec: &Spec) -> Result<Option<Vec<(String, String)>>> {
+    let (block, char) = tables(spec)?;
+    let mut out = vec![];
+    for (kind, table) in [("block", &block), ("char", &char)] {
+        let everywhere = table.other.all_bits();
+        if everywhere == ALL {
+            return Ok(None);
+        }
+        let mut allow = |device: String, access: u8, but: u8| {
+            if access | but != but {
+                out.push((device, letters(access | but)));
+            }
+        };
+        allow(format!("{kind}-*"), everywhere, 0);
+        for (major, row) in &table.majors {
+            let group = row.other | everywhere;
+            // A number for the group's name in /proc/devices, which differs between hosts.
+            allow(format!("{kind}-{major}"), row.other, everywhere);
+            for (minor, access) in &row.minors {
+                allow(format!("/dev/{kind}/{major}:{minor}"), *access, group);
+            }
+        }
+    }
+    Ok(Some(out))
+}
+
+/// Access bits as systemd.resource-control(5) writes them.
+fn letters(access: u8) -> String {
+    [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')]
+        .into_iter()
+        .filter(|(bit, _)| access & bit != 0)
+        .map(|(_, letter)| letter)
+        .collect()
+}
+
+/// What `spec` allows on block and on character devices.
+fn tables(spec: &Spec) -> Result<(Table, Table)> {
     let linux = spec.linux().as_ref();
     let asked = linux
         .and_then(|l| l.resources().as_ref()?.devices().as_deref())
@@ -73,10 +121,10 @@ pub fn draw(spec: &Spec) -> Result<Option<Vec<u64>>> {
         .map(|d| d.path().as_path())
         .collect();
     rules.extend(defaults(&made));
-    assemble(
-        &Table::fold(&rules, Kind::Block)?,
-        &Table::fold(&rules, Kind::Char)?,
-    )
+    Ok((
+        Table::fold(&rules, Kind::Block)?,
+        Table::fold(&rules, Kind::Char)?,
+    ))
 }
 
 fn read(i: usize, rule: &LinuxDeviceCgroup) -> Result<Rule> {
@@ -214,6 +262,11 @@ impl Table {
 }
 
 impl Row {
+    /// What is allowed on some device of this row.
+    fn all_bits(&self) -> u8 {
+        self.minors.iter().fold(self.other, |bits, m| bits | m.1)
+    }
+
     /// `major`: `None` for one that no rule names.
     fn fold(rules: &[&Rule], major: Option<u32>, minors: &BTreeSet<u32>) -> Row {
         let other = allowed(rules, major, None);
@@ -796,5 +849,66 @@ mod tests {
             format!("{:#}", draw(&spec(json!(more))).unwrap_err()),
             "linux.resources.devices: 2049 rules are too many: use ranges (no `minor`), at most 2048"
         );
+    }
+
+    #[test]
+    fn a_list_for_systemd_allows_no_less_than_the_program() {
+        let list = |devices: Value| {
+            let list = allow_list(&spec(devices)).unwrap();
+            list.map(|l| {
+                l.iter()
+                    .map(|(d, a)| format!("{d} {a}"))
+                    .collect::<Vec<_>>()
+            })
+        };
+        let defaults = [
+            "/dev/char/1:3 rwm",
+            "/dev/char/1:5 rwm",
+            "/dev/char/1:7 rwm",
+            "/dev/char/1:8 rwm",
+            "/dev/char/1:9 rwm",
+        ];
+        let others = [
+            "/dev/char/5:0 rwm",
+            "/dev/char/5:2 rwm",
+            "/dev/char/10:200 rwm",
+            "char-136 rwm",
+        ];
+        let with = |block: &[&str], char: &[&str], middle: &[&str]| {
+            let lines = [block, char, &defaults, middle, &others].concat();
+            Some(lines.iter().map(|l| l.to_string()).collect::<Vec<_>>())
+        };
+        for (devices, expected) in [
+            (json!([]), with(&["block-* m"], &["char-* m"], &[])),
+            (
+                json!([{"allow": true, "type": "c", "major": 4, "access": "rw"},
+                       {"allow": true, "type": "b", "major": 8, "access": "r"},
+                       {"allow": true, "type": "b", "major": 8, "minor": 1, "access": "w"}]),
+                with(
+                    &["block-* m", "block-8 rm", "/dev/block/8:1 rwm"],
+                    &["char-* m"],
+                    &["char-4 rwm"],
+                ),
+            ),
+            // Minor 5 of every major: reading any is left to the program.
+            (
+                json!([{"allow": true, "type": "c", "minor": 5, "access": "r"}]),
+                with(&["block-* m"], &["char-* rm"], &[]),
+            ),
+            // A hole in what is allowed is left to it, too.
+            (
+                json!([{"allow": true, "type": "b", "major": 8, "access": "rwm"},
+                       {"allow": false, "type": "b", "major": 8, "minor": 3, "access": "rwm"}]),
+                with(&["block-* m", "block-8 rwm"], &["char-* m"], &[]),
+            ),
+            (json!([{"allow": true, "access": "rwm"}]), None),
+            (
+                json!([{"allow": true, "access": "rwm"},
+                       {"allow": false, "type": "c", "major": 1, "minor": 3, "access": "rwm"}]),
+                None,
+            ),
+        ] {
+            assert_eq!(list(devices.clone()), expected, "{devices}");
+        }
     }
 }

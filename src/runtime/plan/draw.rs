@@ -1,6 +1,8 @@
 //! From a checked config.json to the plan: which part of it is drawn where.
 
-use super::{Ask, Plan, hooks, mounts, namespaces, process, resources, rootfs, scheduling, sysctl};
+use super::{
+    Ask, Plan, hooks, mounts, namespaces, process, resources, rootfs, scheduling, seccomp, sysctl,
+};
 use anyhow::{Context, Result};
 use oci_spec::runtime::{Linux, Spec};
 
@@ -57,6 +59,10 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<Plan> {
     let policy = linux.memory_policy().as_ref();
     who.memory_policy = policy.map(scheduling::memory_policy).transpose()?;
     init.process = who;
+    if let Some(profile) = seccomp::draw(spec)? {
+        warnings.extend(profile.warnings.iter().cloned());
+        init.seccomp = Some(profile);
+    }
     Ok(plan)
 }
 

@@ -22,7 +22,9 @@ mod scheduling;
 pub mod seccomp;
 mod show;
 pub mod sysctl;
+pub mod unit;
 pub mod update;
+pub mod variant;
 
 pub use draw::draw;
 pub use show::show;
@@ -225,6 +227,9 @@ pub struct InitPlan {
     pub sysctls: Vec<(String, String)>,
     pub create_container: Vec<Hook>,
     pub start_container: Vec<Hook>,
+    /// Loaded before the user is changed, or right before the wait for start where
+    /// no_new_privileges allows it then.
+    pub seccomp: Option<seccomp::SeccompPlan>,
     pub process: ProcessPlan,
 }
 

@@ -180,6 +180,10 @@ fn init(plan: &InitPlan, out: &mut Lines) {
         out.act(format!("mask {}", path.display()));
     }
     identity(&plan.process, out);
+    if let Some(seccomp) = &plan.seccomp {
+        let (length, flags) = (seccomp.program.len(), seccomp.flags);
+        out.act(format!("seccomp: {length} instructions, flags {flags:#x}"));
+    }
     hooks("startContainer", &plan.start_container, out);
     out.act(format!("execute {:?}", plan.process.args));
 }
