@@ -46,7 +46,7 @@ lint: setup ## rustfmt, clippy with warnings denied, shellcheck
 	@scripts/need shellcheck
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-	shellcheck $$(grep -rlE '^#!.*\b(ba)?sh\b' scripts .ci)
+	shellcheck -x -P SCRIPTDIR $$(grep -rlE '^#!.*\b(ba)?sh\b' scripts .ci)
 
 install: ## into PREFIX (/usr/local), below DESTDIR
 	@[ -x $(RUNTIME) ] || { echo "nothing built yet: make build" >&2; exit 1; }

@@ -4,8 +4,11 @@
 use crate::runtime::cgroup;
 use crate::runtime::cli::CreateArgs;
 use crate::runtime::plan::{Ask, Host};
+use crate::sys;
 use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 impl CreateArgs {
@@ -45,13 +48,20 @@ fn listen_fds(pid: Option<String>, fds: Option<String>, me: u32) -> Option<u32> 
 
 /// All ids map to themselves (user_namespaces(7)): root here is root of the machine.
 fn initial_user_namespace() -> Result<bool> {
-    let map = std::fs::read_to_string("/proc/self/uid_map").context("read /proc/self/uid_map")?;
+    let map = read("/proc/self/uid_map")?;
     Ok(map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+/// A small file of procfs, in the one read(2) that it takes.
+fn read(path: &str) -> Result<String> {
+    let file = File::open(path).with_context(|| format!("open {path}"))?;
+    let text = sys::file::read_rest(file.as_fd()).with_context(|| path.to_owned())?;
+    String::from_utf8(text).with_context(|| path.to_owned())
 }
 
 fn last_cap() -> Result<u8> {
     let path = "/proc/sys/kernel/cap_last_cap";
-    let text = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    let text = read(path)?;
     text.trim()
         .parse()
         .with_context(|| format!("{path} is {text:?}"))

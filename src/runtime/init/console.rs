@@ -5,7 +5,7 @@ use super::inside::{self, Missing};
 use crate::sys::{self, Call};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::OFlag;
-use nix::sys::stat::{SFlag, major};
+use nix::sys::stat::{FileStat, SFlag, major};
 use nix::unistd::{Gid, Uid};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -75,17 +75,19 @@ pub fn adopt_stdio(root: BorrowedFd, uid: u32) -> Result<()> {
             // A closed descriptor is the caller's affair.
             continue;
         };
-        let is_character = inside::kind_of(&stat) == SFlag::S_IFCHR;
-        if is_character && major(stat.st_rdev) == 1 {
-            if devices::is_null(fd)? {
-                replace_with_null(root, fd, &mut null)?;
-            }
-        } else if stat.st_uid != uid {
+        if devices::says_null(&stat) {
+            replace_with_null(root, fd, &mut null)?;
+        } else if stat.st_uid != uid && !is_memory_device(&stat) {
             // A file system that does not allow it (EPERM, EROFS, EINVAL) leaves it as it was.
             let _ = nix::unistd::fchown(fd, Some(Uid::from_raw(uid)), None::<Gid>);
         }
     }
     Ok(())
+}
+
+/// /dev/zero and its like: everybody's, and not to be given away.
+fn is_memory_device(stat: &FileStat) -> bool {
+    inside::kind_of(stat) == SFlag::S_IFCHR && major(stat.st_rdev) == 1
 }
 
 fn stdio() -> [BorrowedFd<'static>; 3] {

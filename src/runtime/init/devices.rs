@@ -9,7 +9,7 @@ use crate::sys::{self, Call};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, SFlag, makedev};
+use nix::sys::stat::{FileStat, Mode, SFlag, makedev};
 use nix::unistd::{Gid, Uid, UnlinkatFlags};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -139,6 +139,10 @@ pub fn null(root: BorrowedFd) -> Result<OwnedFd> {
 
 /// Whether `fd` is the null device, character device 1:3.
 pub fn is_null(fd: BorrowedFd) -> sys::Result<bool> {
-    let stat = inside::stat_fd(fd)?;
-    Ok(inside::kind_of(&stat) == SFlag::S_IFCHR && stat.st_rdev == makedev(1, 3))
+    Ok(says_null(&inside::stat_fd(fd)?))
+}
+
+/// Whether `stat` is that of the null device.
+pub fn says_null(stat: &FileStat) -> bool {
+    inside::kind_of(stat) == SFlag::S_IFCHR && stat.st_rdev == makedev(1, 3)
 }

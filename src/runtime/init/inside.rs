@@ -55,9 +55,19 @@ fn open_resolving(
 /// A path handle on `path` below `root`; what is missing of it is made (directories 0755).
 pub fn open_or_make(root: BorrowedFd, path: &Path, missing: Missing) -> sys::Result<OwnedFd> {
     match open(root, path, OFlag::O_PATH) {
-        Err(e) if e.errno == Errno::ENOENT => make(root, path, missing),
-        other => other,
+        Err(e) if e.errno == Errno::ENOENT => {}
+        other => return other,
     }
+    // Most often only the last component is missing, below a directory that is there.
+    if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
+        && let Ok(parent) = open(root, parent, OFlag::O_PATH | OFlag::O_DIRECTORY)
+        && make_here(parent.as_fd(), name, missing).is_ok()
+    {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        return nix::fcntl::openat(&parent, name, flags, Mode::empty())
+            .call("openat", || format!("{name:?}"));
+    }
+    make(root, path, missing)
 }
 
 /// Links followed before giving up, as the kernel does (path_resolution(7)).
@@ -121,17 +131,7 @@ fn open_or_make_here(dir: BorrowedFd, name: &OsStr, missing: Missing) -> sys::Re
         Err(Errno::ENOENT) => {}
         other => return other.call("openat", || format!("{name:?}")),
     }
-    let made = match missing {
-        Missing::Directory => nix::sys::stat::mkdirat(dir, name, Mode::from_bits_truncate(0o755)),
-        Missing::File => nix::sys::stat::mknodat(
-            dir,
-            name,
-            SFlag::S_IFREG,
-            Mode::from_bits_truncate(0o644),
-            0,
-        ),
-    };
-    match made {
+    match make_here(dir, name, missing) {
         // Another process was faster: whatever it made is looked at like all else.
         Ok(()) | Err(Errno::EEXIST) => look().call("openat", || format!("{name:?}")),
         Err(e) => Err(sys::Error::new(
@@ -142,6 +142,14 @@ fn open_or_make_here(dir: BorrowedFd, name: &OsStr, missing: Missing) -> sys::Re
             format!("{name:?}"),
             e,
         )),
+    }
+}
+
+fn make_here(dir: BorrowedFd, name: &OsStr, missing: Missing) -> nix::Result<()> {
+    let mode = Mode::from_bits_truncate;
+    match missing {
+        Missing::Directory => nix::sys::stat::mkdirat(dir, name, mode(0o755)),
+        Missing::File => nix::sys::stat::mknodat(dir, name, SFlag::S_IFREG, mode(0o644), 0),
     }
 }
 

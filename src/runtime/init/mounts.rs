@@ -22,7 +22,6 @@ pub fn perform(
     by_parent: Option<&OwnedFd>,
     cgroup: Option<&Path>,
 ) -> Result<Option<OwnedFd>> {
-    refuse_linked_proc(mount, root)?;
     // Devices are still to be made in it.
     let late = mount.destination == Path::new("/dev") && mount.attr.set & READONLY != 0;
     let set = match late {
@@ -36,7 +35,7 @@ pub fn perform(
             options,
             copy_up,
         } => {
-            let target = inside::open_or_make(root, &mount.destination, Missing::Directory)?;
+            let target = open_target(mount, fstype, root)?;
             if options.iter().any(too_long) {
                 // The path way: fsconfig(2) takes at most 255 bytes.
                 mount_long(fstype, source, options, set, target.as_fd())?;
@@ -94,22 +93,19 @@ fn set_attr(tree: &OwnedFd, set: u64, clear: u64) -> sys::Result<()> {
     }
 }
 
-/// A link at /proc or /sys would put the real one elsewhere and leave a fake in its place
-/// (CVE-2019-19921, CVE-2023-28642).
-fn refuse_linked_proc(mount: &Mount, root: BorrowedFd) -> Result<()> {
-    let MountKind::Filesystem { fstype, .. } = &mount.kind else {
-        return Ok(());
-    };
+/// Where a new file system goes. A link at /proc or /sys would put the real one elsewhere and leave
+/// a fake in its place (CVE-2019-19921, CVE-2023-28642).
+fn open_target(mount: &Mount, fstype: &str, root: BorrowedFd) -> Result<OwnedFd> {
+    let path = &mount.destination;
     if fstype != "proc" && fstype != "sysfs" {
-        return Ok(());
+        return Ok(inside::open_or_make(root, path, Missing::Directory)?);
     }
-    match inside::open_no_links(root, &mount.destination, OFlag::O_PATH) {
+    match inside::open_no_links(root, path, OFlag::O_PATH) {
+        Ok(there) => Ok(there),
         Err(e) if e.errno == Errno::ELOOP => bail!(
-            "{:?} must be mounted on an ordinary directory, and the rootfs has a symbolic link there",
-            mount.destination
+            "{path:?} must be mounted on an ordinary directory, and the rootfs has a symbolic link there"
         ),
-        // Any other trouble is met again, and reported, by the mount itself.
-        _ => Ok(()),
+        Err(_) => Ok(inside::open_or_make(root, path, Missing::Directory)?),
     }
 }
 

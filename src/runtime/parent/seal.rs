@@ -28,7 +28,7 @@ pub fn ensure() -> Result<()> {
     )
     .call("open", || "\"/proc/self/exe\"".to_owned())
     .context("find this program's own file (is /proc mounted?)")?;
-    if is_read_only(&exe)? || is_sealed_memory() {
+    if is_read_only(&exe)? {
         return Ok(());
     }
     let args = c_strings(std::env::args_os());
@@ -40,6 +40,9 @@ pub fn ensure() -> Result<()> {
     if let Ok(copy) = read_only_mount(&exe) {
         // Refused (an old kernel, a policy): the other way remains.
         let _ = sys::process::exec_fd(copy.as_fd(), &args, &env);
+    }
+    if is_sealed_memory() {
+        return Ok(());
     }
     let copy = sealed_copy().context("make a sealed copy of this program")?;
     Err(sys::process::exec_fd(copy.as_fd(), &args, &env).into())
