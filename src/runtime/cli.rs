@@ -8,6 +8,7 @@
 use crate::runtime::commands;
 use crate::runtime::duration;
 use crate::runtime::log::{self, Format, Log};
+use crate::runtime::parent::seal;
 use crate::runtime::state::OCI_VERSION;
 use crate::sys;
 use anyhow::{Context, Error, Result, anyhow, bail};
@@ -117,12 +118,26 @@ pub enum Verb {
     },
 }
 
+/// The verbs that clone a container's process from this one: they run only from a sealed copy.
+const MAKERS: [&str; 2] = ["create", "run"];
+
 /// From argv to the exit status: the only place that prints an error.
 pub fn main(argv: impl Iterator<Item = OsString>) -> u8 {
     sys::process::prepare_stdio();
-    let args = normalise(argv.skip(1));
+    let words: Vec<OsString> = argv.skip(1).collect();
+    // Before anything is done that would be done again: sealing executes this program anew. An
+    // operand of that name only costs the time.
+    let sealed = match words
+        .iter()
+        .any(|word| MAKERS.iter().any(|verb| word == verb))
+    {
+        true => seal::ensure(),
+        false => Ok(()),
+    };
+    let args = normalise(words);
     log::set(log_of(&args));
-    let outcome = parse(&args).and_then(|typed| match typed {
+    let typed = sealed.map_err(Refused::from).and_then(|()| parse(&args));
+    let outcome = typed.and_then(|typed| match typed {
         Typed::Print(text) => Ok(print(&text).map(|()| 0)?),
         Typed::Verb(root, verb) => {
             log::check()?;

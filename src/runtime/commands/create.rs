@@ -2,7 +2,7 @@
 
 use crate::runtime::cli::{CreateArgs, Global};
 use crate::runtime::container::{Claim, Record};
-use crate::runtime::parent::{self, Made, Order, seal, terminal};
+use crate::runtime::parent::{self, Made, Order, terminal};
 use crate::runtime::plan::{Ask, Plan};
 use crate::runtime::{config, log, plan, validate};
 use crate::sys;
@@ -13,7 +13,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 pub fn create(global: &Global, args: &CreateArgs) -> Result<()> {
-    seal::ensure()?;
     let drawn = draw(args)?;
     let console = console(args, &drawn.plan, true)?;
     let made = make(global, args, &drawn, console, true)?;

@@ -4,7 +4,7 @@ use super::create;
 use crate::runtime::cli::{Global, RunArgs};
 use crate::runtime::hooks;
 use crate::runtime::parent::foreground::Signals;
-use crate::runtime::parent::{Made, hook_state, seal};
+use crate::runtime::parent::{Made, hook_state};
 use crate::runtime::plan::Plan;
 use crate::sys;
 use anyhow::Result;
@@ -12,7 +12,6 @@ use std::os::fd::AsFd;
 
 /// Gives the container's exit status, or 0 with `--detach`.
 pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
-    seal::ensure()?;
     let drawn = create::draw(&args.create)?;
     let plan = &drawn.plan;
     let console = create::console(&args.create, plan, args.detach)?;

@@ -169,15 +169,9 @@ fn capabilities(asked: &LinuxCapabilities, last_cap: u8, warnings: &mut Vec<Stri
             "process.capabilities: {name} is not known to this kernel: ignored"
         ));
     }
-    // capabilities(7): ambient is what is both permitted and inheritable; runc goes on as well.
-    let refused = caps.ambient & !(caps.permitted & caps.inheritable);
-    caps.ambient &= !refused;
-    if refused != 0 {
-        warnings.push(format!(
-            "process.capabilities.ambient: {} not in permitted and inheritable too: ignored",
-            names(refused).join(", ")
-        ));
-    }
+    // capabilities(7): ambient is what is both permitted and inheritable. Not worth a word: the
+    // config.json that older `runc spec` writes asks for more, and runc says nothing either.
+    caps.ambient &= caps.permitted & caps.inheritable;
     caps
 }
 
@@ -340,10 +334,7 @@ mod tests {
                     ambient: k,
                     ..Caps::default()
                 },
-                vec![
-                    "process.capabilities.ambient: CAP_CHECKPOINT_RESTORE not in permitted and \
-                     inheritable too: ignored",
-                ],
+                vec![],
             ),
         ] {
             let mut ask = ask();
