@@ -470,7 +470,7 @@ fn mounts(d: &Document, found: &mut Findings) {
                 ),
             );
         }
-        let bind = has("bind") || has("rbind") || mount.typ().as_deref() == Some("bind");
+        let bind = is_bind(mount);
         let source = mount.source().as_deref().unwrap_or(Path::new(""));
         if bind && !has("remount") && source.as_os_str().is_empty() {
             found.refuse(
@@ -491,6 +491,12 @@ fn mounts(d: &Document, found: &mut Findings) {
             found.no_nul(format_args!("mounts[{i}].options[{j}]"), option);
         }
     }
+}
+
+/// By its options, whatever type it names (runtime-spec config.md#linux-mounts), or by its type.
+fn is_bind(mount: &Mount) -> bool {
+    let options = list(mount.options().as_ref());
+    options.iter().any(|o| o == "bind" || o == "rbind") || mount.typ().as_deref() == Some("bind")
 }
 
 /// Files of /proc that a mount may hide: what tools like lxcfs replace, and nothing that anybody
@@ -517,12 +523,17 @@ fn mounts_over_proc(d: &Document, found: &mut Findings) {
         }
         let field = format_args!("mounts[{i}].destination");
         if destination == Path::new("/proc") {
-            // The host's own, for a container that shares its processes.
-            let hosts = mount
-                .source()
-                .as_deref()
-                .is_some_and(|s| s.is_absolute() && clean(s) == Path::new("/proc"));
-            if mount.typ().as_deref() != Some("proc") && !hosts {
+            // What it says of itself does not count: a bind may call itself `proc`, and any file
+            // system may have the source `/proc`.
+            let is_proc = match is_bind(mount) {
+                // The host's own, for a container that shares its processes.
+                true => mount
+                    .source()
+                    .as_deref()
+                    .is_some_and(|s| s.is_absolute() && clean(s) == Path::new("/proc")),
+                false => mount.typ().as_deref() == Some("proc"),
+            };
+            if !is_proc {
                 found.refuse(
                     field,
                     format_args!(
@@ -1204,6 +1215,17 @@ mod tests {
             ),
             (
                 vec![("/mounts/+", mount("/proc", "bind", "/srv/proc"))],
+                r#"mounts[7].destination: "/proc" cannot be mounted because it is not of type proc"#,
+            ),
+            (
+                vec![("/mounts/+", mount("/proc", "tmpfs", "/proc"))],
+                r#"mounts[7].destination: "/proc" cannot be mounted because it is not of type proc"#,
+            ),
+            (
+                vec![(
+                    "/mounts/+",
+                    json!({ "destination": "/proc", "type": "proc", "source": "/srv/proc", "options": ["rbind"] }),
+                )],
                 r#"mounts[7].destination: "/proc" cannot be mounted because it is not of type proc"#,
             ),
             (
