@@ -16,15 +16,14 @@ const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 
 /// Mounts what `mount` says below `root`. `by_parent` is its source where the parent had to open
 /// it; `cgroup` is the container's cgroup directory on the host.
-/// Gives back a /dev that must become read-only once its devices are made.
+/// Gives back what must become read-only only once all of the tree is made.
 pub fn perform(
     mount: &Mount,
     root: BorrowedFd,
     by_parent: Option<&OwnedFd>,
     cgroup: Option<&Path>,
 ) -> Result<Option<OwnedFd>> {
-    // Devices are still to be made in it.
-    let late = mount.destination == Path::new("/dev") && mount.attr.set & READONLY != 0;
+    let late = mount.attr.set & READONLY != 0 && is_filled_later(mount);
     let set = match late {
         true => mount.attr.set & !READONLY,
         false => mount.attr.set,
@@ -69,6 +68,12 @@ pub fn perform(
     };
     sys::mount::attach(tree.as_fd(), target.as_fd())?;
     finish(mount, tree, late)
+}
+
+/// Devices are still to be made in it, or the mount points of later mounts.
+fn is_filled_later(mount: &Mount) -> bool {
+    let is_tmpfs = matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "tmpfs");
+    is_tmpfs || mount.destination == Path::new("/dev")
 }
 
 /// What is set on the attached mount: flags of the whole tree, propagation.
