@@ -622,8 +622,11 @@ fn host_mounts(d: &Document, found: &mut Findings) {
         ),
         (
             "linux.rootfsPropagation",
-            d.linux
-                .is_some_and(|l| l.rootfs_propagation().as_deref().is_some_and(|w| w != "")),
+            d.linux.is_some_and(|l| {
+                l.rootfs_propagation()
+                    .as_deref()
+                    .is_some_and(|w| !w.is_empty())
+            }),
         ),
     ];
     for (field, _) in wishes.iter().filter(|(_, asked)| *asked) {
