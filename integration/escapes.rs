@@ -14,6 +14,7 @@ tests! {
     cve_2019_5736_proc_self_exe_as_an_interpreter_changes_nothing,
     cve_2024_21626_no_working_directory_through_a_descriptor,
     cve_2024_21626_no_directory_of_the_host_is_open_inside,
+    cve_2019_16884_a_link_of_the_image_does_not_lead_a_volume_into_proc [Need::Beyond("crun", "1.8 follows it inside")],
     cve_2023_28642_a_symlinked_proc_is_refused [Need::Beyond("crun", "1.8 follows it inside")],
     cve_2023_28642_a_symlinked_sys_is_refused [Need::Beyond("crun", "1.8 follows it inside")],
     cve_2026_41579_a_symlinked_dev_makes_nothing_outside
@@ -169,6 +170,21 @@ fn cve_2023_28642_a_symlinked_proc_is_refused(t: &Place) -> Result<()> {
             .map(|w| if machine().is("runc") { w } else { "/proc" }),
     );
     assert_eq!(fs::read_dir(outside)?.count(), 0);
+    Ok(())
+}
+
+fn cve_2019_16884_a_link_of_the_image_does_not_lead_a_volume_into_proc(t: &Place) -> Result<()> {
+    let volume = t.path("volume");
+    fs::create_dir(&volume)?;
+    for (link, destination) in [("/proc", "/data"), ("/proc/self", "/data/attr")] {
+        let bundle = t
+            .bundle()
+            .args(&["true"])
+            .bind(&volume, destination, &["bind"]);
+        let _ = fs::remove_file(bundle.inside("/data"));
+        symlink(link, bundle.inside("/data"))?;
+        t.create_fails(&bundle, &["cannot be mounted because it is", "proc"]);
+    }
     Ok(())
 }
 

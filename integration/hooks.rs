@@ -26,6 +26,7 @@ tests! {
     hooks_run_in_the_namespaces_the_spec_names,
     hooks_read_the_state_from_stdin [EARLY, Need::Beyond("crun", "1.8 says pid 0 to createContainer hooks")],
     a_hook_gets_the_arguments_and_environment_given,
+    a_hook_without_an_environment_has_that_of_who_runs_it [Need::Beyond("crun", "1.8 gives it the runtime's")],
     hooks_inherit_no_descriptors [Need::Beyond("runc", "1.1.5 leaves some open"), Need::Beyond("crun", "1.8 leaves some open")],
     create_hooks_can_see_the_rootfs_mounts,
     create_container_hooks_cannot_reach_the_host_from_inside,
@@ -204,6 +205,25 @@ fn a_hook_gets_the_arguments_and_environment_given(t: &Place) -> Result<()> {
             "{name}: nothing of the caller's environment"
         );
     }
+    Ok(())
+}
+
+/// runc's habit, which hooks that look for their tools in PATH rely on.
+fn a_hook_without_an_environment_has_that_of_who_runs_it(t: &Place) -> Result<()> {
+    let file = t.path("env");
+    let bundle = t.bundle().args(&["true"]).env("OF=process");
+    let script = format!("echo \"$OF $PATH\" >> {}", file.display());
+    let bundle = ["createRuntime", "createContainer"]
+        .iter()
+        .fold(bundle, |b, kind| {
+            let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
+            b.push(&format!("/hooks/{kind}"), hook)
+        });
+    t.run(&bundle)?.ok();
+    let seen = fs::read_to_string(file)?;
+    let (runtime, process) = seen.trim_end().split_once('\n').context("two lines")?;
+    assert!(runtime.starts_with(" /"), "{seen}");
+    assert!(process.starts_with("process /"), "{seen}");
     Ok(())
 }
 

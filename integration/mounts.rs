@@ -17,6 +17,8 @@ tests! {
     mount_options_become_mount_flags [Need::Beyond("crun", "1.8 sets flags and clears none")],
     newer_mount_options_become_mount_flags [OLD_RUNC, OLD_CRUN],
     data_options_reach_the_file_system,
+    one_option_may_hold_several_words,
+    a_readonly_tmpfs_may_have_mounts_in_it,
     later_options_win_over_earlier_ones [Need::Beyond("crun", "1.8 sets flags and clears none")],
     a_bind_is_as_its_source_but_for_its_options,
     a_bind_keeps_restrictions_of_its_source [Need::Beyond("crun", "1.8 drops them")],
@@ -247,6 +249,32 @@ fn data_options_reach_the_file_system(t: &Place) -> Result<()> {
             .args(&["true"])
             .mount(tmpfs("/m", &["size=nonsense"])),
         &["/m"],
+    );
+    Ok(())
+}
+
+/// runc hands them to mount(2) as they are, and the kernel cuts the string at commas.
+fn one_option_may_hold_several_words(t: &Place) -> Result<()> {
+    let bundle = t.bundle().mount(tmpfs("/m", &["mode=1770,uid=7", "gid=8"]));
+    assert_eq!(
+        t.run(&bundle.sh("stat -c '%a %u %g' /m"))?.text(),
+        "1770 7 8"
+    );
+    Ok(())
+}
+
+fn a_readonly_tmpfs_may_have_mounts_in_it(t: &Place) -> Result<()> {
+    let source = dir_with(t, "data", "file")?;
+    let bundle = t
+        .bundle()
+        .mount(tmpfs("/m", &["ro"]))
+        .bind(&source, "/m/sub", &["bind"]);
+    let out = t.run(&bundle.sh("cat /m/sub/file; touch /m/x"))?;
+    assert_eq!(out.stdout, "file");
+    assert!(
+        out.stderr.contains("Read-only file system"),
+        "{}",
+        out.stderr
     );
     Ok(())
 }

@@ -128,6 +128,8 @@ fn understand<T: DeserializeOwned>(
         warnings.push(at(root, &first.path, &said));
     }
     mend(&mut tree, &mut warnings);
+    // One a line, and nobody reads a million.
+    warnings.truncate(20);
     match strict::read::<T, _>(tree) {
         Ok(value) => Ok((value, warnings)),
         Err(second) => {

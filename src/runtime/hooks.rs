@@ -1,5 +1,5 @@
 //! Runs hooks of config.json (runtime-spec config.md#posix-platform-hooks): the container's state
-//! on stdin, an environment of its own, a time limit.
+//! on stdin, an environment of its own or the runtime's (as runc: hooks look for PATH), a time limit.
 
 use crate::runtime::log;
 use crate::runtime::plan::Hook;
@@ -43,13 +43,12 @@ fn run_one(hook: &Hook, state: &[u8]) -> Result<()> {
     if let Some((name, rest)) = hook.args.split_first() {
         command.arg0(name).args(rest);
     }
+    if !hook.env.is_empty() {
+        let entries = hook.env.iter();
+        let pairs = entries.map(|kv| kv.split_once('=').unwrap_or((kv, "")));
+        command.env_clear().envs(pairs);
+    }
     command
-        .env_clear()
-        .envs(
-            hook.env
-                .iter()
-                .map(|kv| kv.split_once('=').unwrap_or((kv, ""))),
-        )
         .stdin(Stdio::from(input))
         .stdout(Stdio::from(stdout.try_clone()?))
         .stderr(Stdio::from(stderr.try_clone()?));
@@ -142,6 +141,15 @@ mod tests {
     fn a_hook_reads_the_state_and_has_only_its_own_environment() {
         let script = r#"[ "$(cat)" = '{"id":"x"}' ] && [ "$WHO" = hook ] && [ -z "$HOME" ]"#;
         run(&[sh(script, None)], "prestart", br#"{"id":"x"}"#).unwrap();
+    }
+
+    #[test]
+    fn a_hook_without_an_environment_has_the_runtimes() {
+        let hook = Hook {
+            env: vec![],
+            ..sh(r#"[ -n "$PATH" ]"#, None)
+        };
+        run(&[hook], "prestart", b"").unwrap();
     }
 
     #[test]

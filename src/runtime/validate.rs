@@ -30,25 +30,19 @@ pub fn check(spec: &Spec, ask: &Ask) -> Result<Vec<String>> {
     for check in CHECKS {
         check(&document, &mut found);
     }
-    if !found.errors.is_empty() {
-        bail!("{}", found.errors.join("; "));
-    }
-    Ok(found.warnings)
+    found.result()
 }
 
 /// The same for a process that joins a running container (`exec --process`).
 pub fn check_process(process: &Process) -> Result<Vec<String>> {
     let mut found = Findings::default();
     process_alone(process, &mut found);
-    if !found.errors.is_empty() {
-        bail!("{}", found.errors.join("; "));
-    }
-    Ok(found.warnings)
+    found.result()
 }
 
 type Check = fn(&Document, &mut Findings);
 
-const CHECKS: [Check; 24] = [
+const CHECKS: [Check; 26] = [
     not_built_yet,    // issue 2, section 3: never silently ignored
     root,             // config.md#root
     process,          // config.md#process
@@ -57,6 +51,8 @@ const CHECKS: [Check; 24] = [
     mounts,           // config.md#mounts
     mounts_over_proc, // CVE-2019-16884
     hooks,            // config.md#posix-platform-hooks
+    capabilities,     // capset(2)
+    host_mounts,      // config-linux.md#namespaces
     namespaces,       // config-linux.md#namespaces
     rootless,         // user_namespaces(7)
     id_mappings,      // config-linux.md#user-namespace-mappings
@@ -113,16 +109,36 @@ fn joined(namespace: &LinuxNamespace) -> Option<&Path> {
 #[derive(Default)]
 struct Findings {
     errors: Vec<String>,
+    /// Errors beyond [`MOST`], counted but not kept.
+    more: usize,
     warnings: Vec<String>,
 }
 
+/// Nobody reads more, and a hostile document could hold millions.
+const MOST: usize = 20;
+
 impl Findings {
     fn refuse(&mut self, field: impl Display, why: impl Display) {
-        self.errors.push(format!("{field}: {why}"));
+        match self.errors.len() < MOST {
+            true => self.errors.push(format!("{field}: {why}")),
+            false => self.more += 1,
+        }
     }
 
     fn warn(&mut self, field: impl Display, why: impl Display) {
-        self.warnings.push(format!("{field}: {why}"));
+        if self.warnings.len() < MOST {
+            self.warnings.push(format!("{field}: {why}"));
+        }
+    }
+
+    fn result(mut self) -> Result<Vec<String>> {
+        if self.more > 0 {
+            self.errors.push(format!("and {} more", self.more));
+        }
+        if !self.errors.is_empty() {
+            bail!("{}", self.errors.join("; "));
+        }
+        Ok(self.warnings)
     }
 
     /// What goes to the kernel as a C string cannot hold a NUL byte: it would end there.
@@ -470,7 +486,7 @@ fn mounts(d: &Document, found: &mut Findings) {
                 ),
             );
         }
-        let bind = has("bind") || has("rbind") || mount.typ().as_deref() == Some("bind");
+        let bind = is_bind(mount);
         let source = mount.source().as_deref().unwrap_or(Path::new(""));
         if bind && !has("remount") && source.as_os_str().is_empty() {
             found.refuse(
@@ -491,6 +507,12 @@ fn mounts(d: &Document, found: &mut Findings) {
             found.no_nul(format_args!("mounts[{i}].options[{j}]"), option);
         }
     }
+}
+
+/// By its options, whatever type it names (runtime-spec config.md#linux-mounts), or by its type.
+fn is_bind(mount: &Mount) -> bool {
+    let options = list(mount.options().as_ref());
+    options.iter().any(|o| o == "bind" || o == "rbind") || mount.typ().as_deref() == Some("bind")
 }
 
 /// Files of /proc that a mount may hide: what tools like lxcfs replace, and nothing that anybody
@@ -517,12 +539,17 @@ fn mounts_over_proc(d: &Document, found: &mut Findings) {
         }
         let field = format_args!("mounts[{i}].destination");
         if destination == Path::new("/proc") {
-            // The host's own, for a container that shares its processes.
-            let hosts = mount
-                .source()
-                .as_deref()
-                .is_some_and(|s| s.is_absolute() && clean(s) == Path::new("/proc"));
-            if mount.typ().as_deref() != Some("proc") && !hosts {
+            // What it says of itself does not count: a bind may call itself `proc`, and any file
+            // system may have the source `/proc`.
+            let is_proc = match is_bind(mount) {
+                // The host's own, for a container that shares its processes.
+                true => mount
+                    .source()
+                    .as_deref()
+                    .is_some_and(|s| s.is_absolute() && clean(s) == Path::new("/proc")),
+                false => mount.typ().as_deref() == Some("proc"),
+            };
+            if !is_proc {
                 found.refuse(
                     field,
                     format_args!(
@@ -582,6 +609,61 @@ fn hooks(d: &Document, found: &mut Findings) {
     }
 }
 
+/// Without a mount namespace, all that is done to mounts is done to the host's, and stays.
+fn host_mounts(d: &Document, found: &mut Findings) {
+    if d.namespace(Kind::Mount).is_some() {
+        return;
+    }
+    let wishes = [
+        ("mounts", !d.mounts().is_empty()),
+        (
+            "root.readonly",
+            d.spec.root().as_ref().and_then(|r| r.readonly()) == Some(true),
+        ),
+        (
+            "linux.rootfsPropagation",
+            d.linux.is_some_and(|l| {
+                l.rootfs_propagation()
+                    .as_deref()
+                    .is_some_and(|w| !w.is_empty())
+            }),
+        ),
+    ];
+    for (field, _) in wishes.iter().filter(|(_, asked)| *asked) {
+        found.refuse(
+            field,
+            "would change the host's mounts: add a namespace of type mount to linux.namespaces",
+        );
+    }
+}
+
+/// What capset(2) refuses without saying which.
+fn capabilities(d: &Document, found: &mut Findings) {
+    let Some(sets) = d.process.and_then(|p| p.capabilities().as_ref()) else {
+        return;
+    };
+    for (name, set, limit, within) in [
+        ("effective", sets.effective(), "permitted", sets.permitted()),
+        (
+            "inheritable",
+            sets.inheritable(),
+            "bounding",
+            sets.bounding(),
+        ),
+    ] {
+        let allowed = |cap| within.as_ref().is_some_and(|within| within.contains(cap));
+        let beyond = set.iter().flatten().filter(|cap| !allowed(cap));
+        let mut beyond: Vec<String> = beyond.map(|cap| format!("CAP_{cap}")).collect();
+        beyond.sort();
+        if !beyond.is_empty() {
+            found.refuse(
+                format_args!("process.capabilities.{name}"),
+                format_args!("{} not in {limit} too", beyond.join(", ")),
+            );
+        }
+    }
+}
+
 fn one_hook(field: &str, hook: &Hook, found: &mut Findings) {
     found.absolute(format_args!("{field}.path"), hook.path());
     for (name, texts) in [("args", hook.args()), ("env", hook.env())] {
@@ -618,9 +700,10 @@ fn name_of(kind: Kind) -> &'static str {
 }
 
 fn namespaces(d: &Document, found: &mut Findings) {
+    let mut seen = HashSet::new();
     for (i, namespace) in d.namespaces().iter().enumerate() {
         let kind = namespace.typ();
-        if d.namespaces().iter().take(i).any(|n| n.typ() == kind) {
+        if !seen.insert(kind) {
             found.refuse(
                 format_args!("linux.namespaces[{i}]"),
                 format_args!("{} is there twice", name_of(kind)),
@@ -658,7 +741,20 @@ fn id_mappings(d: &Document, found: &mut Findings) {
                 field,
                 format_args!("user namespaces enabled, but no {name} mappings found"),
             ),
+            // containerd and CRI-O write both.
+            Some(user) if !maps.is_empty() && joined(user).is_some() => found.warn(
+                field,
+                "ignored: the user namespace that is joined has its own",
+            ),
             _ => {}
+        }
+        // user_namespaces(7): the kernel's limit since 4.15.
+        if maps.len() > 340 {
+            found.refuse(
+                field,
+                format_args!("has {} entries; the kernel takes 340", maps.len()),
+            );
+            continue;
         }
         for (i, map) in maps.iter().enumerate() {
             one_map(
@@ -1136,6 +1232,14 @@ mod tests {
                 "process.rlimits[1]: RLIMIT_NOFILE: soft limit 2 is above hard limit 1; process.rlimits[1]: RLIMIT_NOFILE is there twice",
             ),
             (
+                vec![("/process/capabilities/permitted", json!(["CAP_KILL"]))],
+                "process.capabilities.effective: CAP_AUDIT_WRITE, CAP_NET_BIND_SERVICE not in permitted too",
+            ),
+            (
+                vec![("/process/capabilities/inheritable", json!(["CAP_CHOWN"]))],
+                "process.capabilities.inheritable: CAP_CHOWN not in bounding too",
+            ),
+            (
                 vec![("/process/oomScoreAdj", json!(1001))],
                 "process.oomScoreAdj: 1001 is not between -1000 and 1000",
             ),
@@ -1204,6 +1308,17 @@ mod tests {
             ),
             (
                 vec![("/mounts/+", mount("/proc", "bind", "/srv/proc"))],
+                r#"mounts[7].destination: "/proc" cannot be mounted because it is not of type proc"#,
+            ),
+            (
+                vec![("/mounts/+", mount("/proc", "tmpfs", "/proc"))],
+                r#"mounts[7].destination: "/proc" cannot be mounted because it is not of type proc"#,
+            ),
+            (
+                vec![(
+                    "/mounts/+",
+                    json!({ "destination": "/proc", "type": "proc", "source": "/srv/proc", "options": ["rbind"] }),
+                )],
                 r#"mounts[7].destination: "/proc" cannot be mounted because it is not of type proc"#,
             ),
             (
@@ -1362,7 +1477,11 @@ mod tests {
                 r#"linux.maskedPaths[0]: is empty; linux.maskedPaths[1]: "a" must be an absolute path"#,
             ),
             (
-                vec![("/linux/namespaces/4", json!({ "type": "time" }))],
+                vec![
+                    ("/linux/namespaces/4", json!({ "type": "time" })),
+                    ("/mounts", json!([])),
+                    ("/root/readonly", json!(false)),
+                ],
                 "linux.namespaces: unable to restrict sys entries without a private MNT namespace (linux.maskedPaths, linux.readonlyPaths)",
             ),
             (
@@ -1525,6 +1644,48 @@ mod tests {
                 "{changes:?}"
             );
         }
+    }
+
+    #[test]
+    fn without_a_mount_namespace_the_hosts_mounts_stay_as_they_are() {
+        let said = with(&[
+            ("/linux/namespaces", json!([{ "type": "uts" }])),
+            ("/linux/rootfsPropagation", json!("shared")),
+            ("/linux/maskedPaths", json!([])),
+            ("/linux/readonlyPaths", json!([])),
+        ]);
+        let why =
+            "would change the host's mounts: add a namespace of type mount to linux.namespaces";
+        assert_eq!(
+            said,
+            Err(format!(
+                "mounts: {why}; root.readonly: {why}; linux.rootfsPropagation: {why}"
+            ))
+        );
+    }
+
+    #[test]
+    fn of_very_many_violations_the_first_are_said_and_the_rest_counted() {
+        let said = with(&[("/process/env", json!(vec!["x"; 1000]))]).unwrap_err();
+        assert!(said.ends_with("; and 980 more"), "{said}");
+        assert_eq!(said.matches("; ").count(), 20);
+        let many: Vec<_> = (0..200_000)
+            .map(|i| json!({ "type": if i < 100_000 { "pid" } else { "ipc" } }))
+            .collect();
+        assert!(with(&[("/linux/namespaces", json!(many))]).is_err());
+        let map: Vec<_> = (0..100_000)
+            .map(|i| json!({ "containerID": i, "hostID": i, "size": 1 }))
+            .collect();
+        let user = json!({ "type": "user" });
+        let one = json!([{ "containerID": 0, "hostID": 0, "size": 1 }]);
+        assert_eq!(
+            with(&[
+                ("/linux/namespaces/+", user),
+                ("/linux/uidMappings", json!(map)),
+                ("/linux/gidMappings", one),
+            ]),
+            Err("linux.uidMappings: has 100000 entries; the kernel takes 340".to_owned())
+        );
     }
 
     #[test]

@@ -58,16 +58,46 @@ pub fn open_or_make(root: BorrowedFd, path: &Path, missing: Missing) -> sys::Res
         Err(e) if e.errno == Errno::ENOENT => {}
         other => return other,
     }
-    // Most often only the last component is missing, below a directory that is there.
-    if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
-        && let Ok(parent) = open(root, parent, OFlag::O_PATH | OFlag::O_DIRECTORY)
-        && make_here(parent.as_fd(), name, missing).is_ok()
-    {
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        return nix::fcntl::openat(&parent, name, flags, Mode::empty())
-            .call("openat", || format!("{name:?}"));
+    match make_last(root, path, missing, open)? {
+        Some(made) => Ok(made),
+        None => make(root, path, missing),
     }
-    make(root, path, missing)
+}
+
+/// Like [`open_or_make`], but `None` where a link is on the way, or more than the last component is
+/// missing.
+pub fn open_or_make_no_links(
+    root: BorrowedFd,
+    path: &Path,
+    missing: Missing,
+) -> sys::Result<Option<OwnedFd>> {
+    match open_no_links(root, path, OFlag::O_PATH) {
+        Err(e) if e.errno == Errno::ENOENT => make_last(root, path, missing, open_no_links),
+        Err(e) if e.errno == Errno::ELOOP => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Most often only the last component is missing, below a directory that is there. `None`: not so.
+fn make_last(
+    root: BorrowedFd,
+    path: &Path,
+    missing: Missing,
+    open: fn(BorrowedFd, &Path, OFlag) -> sys::Result<OwnedFd>,
+) -> sys::Result<Option<OwnedFd>> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(None);
+    };
+    let Ok(parent) = open(root, parent, OFlag::O_PATH | OFlag::O_DIRECTORY) else {
+        return Ok(None);
+    };
+    if make_here(parent.as_fd(), name, missing).is_err() {
+        return Ok(None);
+    }
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    nix::fcntl::openat(&parent, name, flags, Mode::empty())
+        .call("openat", || format!("{name:?}"))
+        .map(Some)
 }
 
 /// Links followed before giving up, as the kernel does (path_resolution(7)).

@@ -3,11 +3,12 @@
 use super::copy_up;
 use super::inside::{self, Missing};
 use crate::runtime::plan::{Mount, MountKind};
-use crate::sys::{self, mount::FsContext};
+use crate::sys::{self, Call, mount::FsContext};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -15,15 +16,14 @@ const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 
 /// Mounts what `mount` says below `root`. `by_parent` is its source where the parent had to open
 /// it; `cgroup` is the container's cgroup directory on the host.
-/// Gives back a /dev that must become read-only once its devices are made.
+/// Gives back what must become read-only only once all of the tree is made.
 pub fn perform(
     mount: &Mount,
     root: BorrowedFd,
     by_parent: Option<&OwnedFd>,
     cgroup: Option<&Path>,
 ) -> Result<Option<OwnedFd>> {
-    // Devices are still to be made in it.
-    let late = mount.destination == Path::new("/dev") && mount.attr.set & READONLY != 0;
+    let late = mount.attr.set & READONLY != 0 && is_filled_later(mount);
     let set = match late {
         true => mount.attr.set & !READONLY,
         false => mount.attr.set,
@@ -35,7 +35,7 @@ pub fn perform(
             options,
             copy_up,
         } => {
-            let target = open_target(mount, fstype, root)?;
+            let target = open_target(mount, root, Missing::Directory)?;
             if options.iter().any(too_long) {
                 // The path way: fsconfig(2) takes at most 255 bytes.
                 mount_long(fstype, source, options, set, target.as_fd())?;
@@ -56,13 +56,10 @@ pub fn perform(
                 false => Missing::File,
             };
             set_attr(&tree, set, mount.attr.clear)?;
-            (
-                tree,
-                inside::open_or_make(root, &mount.destination, missing)?,
-            )
+            (tree, open_target(mount, root, missing)?)
         }
         MountKind::Cgroup { .. } => {
-            let target = inside::open_or_make(root, &mount.destination, Missing::Directory)?;
+            let target = open_target(mount, root, Missing::Directory)?;
             (cgroup_tree(set, cgroup)?, target)
         }
         MountKind::Remount { options } => {
@@ -71,6 +68,12 @@ pub fn perform(
     };
     sys::mount::attach(tree.as_fd(), target.as_fd())?;
     finish(mount, tree, late)
+}
+
+/// Devices are still to be made in it, or the mount points of later mounts.
+fn is_filled_later(mount: &Mount) -> bool {
+    let is_tmpfs = matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "tmpfs");
+    is_tmpfs || mount.destination == Path::new("/dev")
 }
 
 /// What is set on the attached mount: flags of the whole tree, propagation.
@@ -93,20 +96,36 @@ fn set_attr(tree: &OwnedFd, set: u64, clear: u64) -> sys::Result<()> {
     }
 }
 
-/// Where a new file system goes. A link at /proc or /sys would put the real one elsewhere and leave
-/// a fake in its place (CVE-2019-19921, CVE-2023-28642).
-fn open_target(mount: &Mount, fstype: &str, root: BorrowedFd) -> Result<OwnedFd> {
+/// Where `mount` goes, made if missing. Which places in /proc may be covered was decided by the
+/// words of the destination; a link in the image must not lead to others (CVE-2019-16884). And a link
+/// at /proc or /sys would put the real one elsewhere and leave a fake in its place (CVE-2019-19921,
+/// CVE-2023-28642).
+fn open_target(mount: &Mount, root: BorrowedFd, missing: Missing) -> Result<OwnedFd> {
     let path = &mount.destination;
-    if fstype != "proc" && fstype != "sysfs" {
-        return Ok(inside::open_or_make(root, path, Missing::Directory)?);
+    // The usual case: without a link on the way, the words are the place.
+    if let Some(target) = inside::open_or_make_no_links(root, path, missing)? {
+        return Ok(target);
     }
-    match inside::open_no_links(root, path, OFlag::O_PATH) {
-        Ok(there) => Ok(there),
-        Err(e) if e.errno == Errno::ELOOP => bail!(
-            "{path:?} must be mounted on an ordinary directory, and the rootfs has a symbolic link there"
-        ),
-        Err(_) => Ok(inside::open_or_make(root, path, Missing::Directory)?),
+    let is_system = matches!(&mount.kind, MountKind::Filesystem { fstype, .. }
+        if fstype == "proc" || fstype == "sysfs");
+    if is_system
+        && let Err(e) = inside::open_no_links(root, path, OFlag::O_PATH)
+        && e.errno == Errno::ELOOP
+    {
+        bail!(
+            "{path:?} must be mounted on an ordinary directory, and the rootfs has a symbolic link \
+             there"
+        );
     }
+    let target = inside::open_or_make(root, path, missing)?;
+    let fs = fstatfs(&target).call("fstatfs", || format!("{path:?}"))?;
+    if fs.filesystem_type() == PROC_SUPER_MAGIC {
+        bail!(
+            "{path:?} cannot be mounted because it is inside /proc, where a symbolic link of the \
+             rootfs leads"
+        );
+    }
+    Ok(target)
 }
 
 fn new_filesystem(

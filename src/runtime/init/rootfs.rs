@@ -23,8 +23,8 @@ pub struct Root<'p> {
     fd: OwnedFd,
     /// A verified /dev/null; there when paths are to be masked.
     null: Option<Cover>,
-    /// A read-only /dev, read-only only once its devices are made.
-    late_readonly: Option<OwnedFd>,
+    /// Mounts that become read-only only once all of the tree is made.
+    late_readonly: Vec<OwnedFd>,
 }
 
 impl<'p> Root<'p> {
@@ -36,7 +36,7 @@ impl<'p> Root<'p> {
         in_user_namespace: bool,
     ) -> Result<Self> {
         let fd = attach_root(plan).with_context(|| format!("root.path {:?}", plan.path))?;
-        let mut late_readonly = None;
+        let mut late_readonly = Vec::new();
         let mut sources = sources.iter();
         for mount in &plan.mounts {
             let describe = || format!("{} ({})", mount.field, mount.destination.display());
@@ -45,7 +45,7 @@ impl<'p> Root<'p> {
                 None => None,
             };
             let late = mounts::perform(mount, fd.as_fd(), source, cgroup).with_context(describe)?;
-            late_readonly = late.or(late_readonly);
+            late_readonly.extend(late);
         }
         if !plan.skip_dev {
             devices::make(plan, fd.as_fd(), in_user_namespace)?;
@@ -92,10 +92,11 @@ impl<'p> Root<'p> {
         })
     }
 
-    /// What must come last: propagation of `/`, read-only /dev and `/`.
+    /// What must come last: what was still to be filled and `/` become read-only, propagation of `/`.
     pub fn finish(&self) -> Result<()> {
-        if let Some(dev) = &self.late_readonly {
-            sys::mount::set_attr(dev.as_fd(), false, READONLY, 0, 0).context("/dev read-only")?;
+        for mount in &self.late_readonly {
+            sys::mount::set_attr(mount.as_fd(), false, READONLY, 0, 0)
+                .context("make a tmpfs or /dev read-only")?;
         }
         if let Some(flags) = self.plan.final_propagation {
             sys::mount::set_propagation(Path::new("/"), flags)

@@ -32,9 +32,6 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<Plan> {
     plan.parent.rlimits = process::rlimits(process);
     plan.parent.oom_score_adj = process.oom_score_adj();
     namespaces::draw(linux, ask, &mut plan.parent, &mut plan.init);
-    if let Some(hooks) = spec.hooks() {
-        hooks::draw(hooks, &mut plan.parent, &mut plan.init)?;
-    }
 
     let init = &mut plan.init;
     init.keyring = (!ask.no_new_keyring).then(|| format!("_ses.{}", ask.id));
@@ -58,6 +55,9 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<Plan> {
     }
     let policy = linux.memory_policy().as_ref();
     who.memory_policy = policy.map(scheduling::memory_policy).transpose()?;
+    if let Some(hooks) = spec.hooks() {
+        hooks::draw(hooks, &who.env, &mut plan.parent, init)?;
+    }
     init.process = who;
     if let Some(profile) = seccomp::draw(spec)? {
         warnings.extend(profile.warnings.iter().cloned());

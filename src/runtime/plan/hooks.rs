@@ -7,7 +7,15 @@ use anyhow::{Result, bail};
 use oci_spec::runtime::{Hook as Asked, Hooks};
 
 /// Sorts the hooks to the one who runs them. An error names a timeout that is none.
-pub fn draw(hooks: &Hooks, parent: &mut ParentPlan, init: &mut InitPlan) -> Result<()> {
+///
+/// A hook that asks for no environment has, as under runc, that of who runs it: the process's (`env`)
+/// for the two kinds that init runs, the runtime's for the others.
+pub fn draw(
+    hooks: &Hooks,
+    env: &[String],
+    parent: &mut ParentPlan,
+    init: &mut InitPlan,
+) -> Result<()> {
     #[allow(deprecated)] // by runtime-spec 1.0.2, and still what engines use
     let prestart = hooks.prestart();
     parent.prestart = list("prestart", prestart)?;
@@ -16,6 +24,12 @@ pub fn draw(hooks: &Hooks, parent: &mut ParentPlan, init: &mut InitPlan) -> Resu
     parent.poststop = list("poststop", hooks.poststop())?;
     init.create_container = list("createContainer", hooks.create_container())?;
     init.start_container = list("startContainer", hooks.start_container())?;
+    let by_init = [&mut init.create_container, &mut init.start_container];
+    for hook in by_init.into_iter().flatten() {
+        if hook.env.is_empty() {
+            hook.env = env.to_vec();
+        }
+    }
     Ok(())
 }
 
@@ -51,7 +65,7 @@ mod tests {
     fn plan(hooks: Value) -> Result<(ParentPlan, InitPlan)> {
         let (mut parent, mut init) = (ParentPlan::default(), InitPlan::default());
         let hooks: Hooks = serde_json::from_value(hooks)?;
-        draw(&hooks, &mut parent, &mut init)?;
+        draw(&hooks, &["P=1".to_owned()], &mut parent, &mut init)?;
         Ok((parent, init))
     }
 
@@ -79,10 +93,14 @@ mod tests {
             &parent.poststop,
         ];
         for (kind, list) in kinds.iter().zip(lists) {
+            let env = match *kind {
+                "createContainer" | "startContainer" => vec!["P=1".to_owned()],
+                _ => vec![],
+            };
             let expected = Hook {
                 path: format!("/{kind}").into(),
                 args: vec![format!("/{kind}")],
-                env: vec![],
+                env,
                 timeout: None,
             };
             assert_eq!(list, &[expected], "{kind}");

@@ -159,6 +159,7 @@ pub struct Hook {
     pub path: PathBuf,
     /// argv; `[path]` when config.json gives none.
     pub args: Vec<String>,
+    /// Empty: that of the runtime.
     pub env: Vec<String>,
     /// Seconds.
     pub timeout: Option<u64>,

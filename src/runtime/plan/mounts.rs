@@ -54,7 +54,11 @@ fn one(
         ));
     }
     let destination = clean(destination);
-    let options = Options::read(&field, asked.options().as_deref().unwrap_or_default())?;
+    let options = Options::read(
+        &field,
+        asked.typ().as_deref().unwrap_or_default(),
+        asked.options().as_deref().unwrap_or_default(),
+    )?;
     let kind = kind(
         &field,
         asked,
@@ -136,8 +140,9 @@ fn kind(
         ),
         _ => {
             let copy_up = options.copy_up.is_some() && fstype == "tmpfs";
-            // These are still to be filled: the mount becomes read-only, the file system does not.
-            let filled_later = copy_up || destination == Path::new("/dev");
+            // These are still to be filled (devices, mount points, what was there): the mount becomes
+            // read-only, the file system does not. So it is with runc.
+            let filled_later = fstype == "tmpfs" || destination == Path::new("/dev");
             let readonly = options.attr.set & RDONLY != 0 && !filled_later;
             Ok(MountKind::Filesystem {
                 fstype: fstype.to_owned(),
@@ -293,6 +298,15 @@ impl Datum<'_> {
     }
 }
 
+/// mount(2), which runc uses, hands all options over as one string, and the kernel cuts it at
+/// commas; fsconfig(2) takes one at a time. Where a comma can be quoted (SELinux contexts) or is a
+/// part of a path (overlay) the word stays whole.
+fn parts<'w>(word: &'w str, fstype: &str) -> impl Iterator<Item = &'w str> {
+    let whole = fstype == "overlay" || word.contains(['"', '\\']);
+    word.split(move |c| c == ',' && !whole)
+        .filter(|part| !part.is_empty())
+}
+
 /// `options`, read.
 #[derive(Default)]
 struct Options<'a> {
@@ -312,7 +326,7 @@ struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
-    fn read(field: &str, words: &'a [String]) -> Result<Self> {
+    fn read(field: &str, fstype: &str, words: &'a [String]) -> Result<Self> {
         let mut all = Options::default();
         for (at, word) in words.iter().enumerate() {
             match meaning(word) {
@@ -340,13 +354,13 @@ impl<'a> Options<'a> {
                 }
                 Word::IdMap => bail!("{field}.options[{at}] {word:?}: {NO_IDMAP}"),
                 Word::Nothing => {}
-                Word::Data => {
-                    let (key, value) = match word.split_once('=') {
+                Word::Data => all.data.extend(parts(word, fstype).map(|part| {
+                    let (key, value) = match part.split_once('=') {
                         Some((key, value)) => (key, Some(value)),
-                        None => (word.as_str(), None),
+                        None => (part, None),
                     };
-                    all.data.push(Datum { at, key, value });
-                }
+                    Datum { at, key, value }
+                })),
             }
         }
         Ok(all)
@@ -496,7 +510,11 @@ mod tests {
                 &["size=64k", "mode=755", "x"][..],
             ),
             (&["a=b=c", "e="], &["a=b=c", "e="]),
-            (&["size=1", "ro", "nosuid"], &["ro", "size=1"]),
+            (
+                &["size=1,mode=700", "a=\"b,c\""],
+                &["size=1", "mode=700", "a=\"b,c\""],
+            ),
+            (&["size=1", "ro", "nosuid"], &["size=1"]),
             (&["ro", "rw"], &[]),
             (
                 &["sync", "dirsync", "lazytime", "mand"],
@@ -559,6 +577,23 @@ mod tests {
                 recursive,
             };
             assert_eq!(kind, expected, "{fstype:?} {options:?}");
+        }
+    }
+
+    #[test]
+    fn a_readonly_file_system_says_so_before_its_own_words() {
+        for (fstype, options, expected) in [
+            ("sysfs", &["ro"][..], &["ro"][..]),
+            ("ext4", &["data=journal", "ro"], &["ro", "data=journal"]),
+            (
+                "overlay",
+                &["lowerdir=/a,b:/c", "ro"],
+                &["ro", "lowerdir=/a,b:/c"],
+            ),
+        ] {
+            let asked =
+                json!({"destination": "/m", "type": fstype, "source": "s", "options": options});
+            assert_eq!(parameters(&plan(asked).unwrap().0), expected, "{fstype}");
         }
     }
 
