@@ -3,7 +3,7 @@
 use super::error::{Error, Result, retry};
 use nix::errno::Errno;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Who returns from [`clone`].
 pub enum Cloned {
@@ -415,24 +415,48 @@ pub fn join_session_keyring(name: &CStr) -> Result<i32> {
     .map(|id| id as i32)
 }
 
-/// SIGPIPE as a program expects it (Rust's start-up code ignores it), and no signal blocked: what
-/// is ignored or blocked at exec stays so.
-pub fn default_signals() -> Result<()> {
+/// The signals that this process ignores, bit 0 for signal 1 (proc_pid_status(5), SigIgn).
+pub fn ignored_signals() -> u64 {
+    let text = std::fs::File::open("/proc/self/status")
+        .ok()
+        .and_then(|file| super::file::read_rest(file.as_fd()).ok())
+        .unwrap_or_default();
+    String::from_utf8_lossy(&text)
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+/// No signal blocked, and none of `ignored` ignored: what is so at exec stays so, and callers ignore
+/// what they like (Rust SIGPIPE, cargo signal 32).
+pub fn default_signals(ignored: u64) -> Result<()> {
     nix::sys::signal::sigprocmask(
         nix::sys::signal::SigmaskHow::SIG_SETMASK,
         Some(&nix::sys::signal::SigSet::empty()),
         None,
     )
     .map_err(|e| Error::new("sigprocmask", "SIG_SETMASK, none", e))?;
-    // SAFETY: SIG_DFL is no handler of ours.
-    unsafe {
-        nix::sys::signal::signal(
-            nix::sys::signal::Signal::SIGPIPE,
-            nix::sys::signal::SigHandler::SigDfl,
-        )
+    // The kernel's struct sigaction with SIG_DFL, no flags, no mask: the C library's own call
+    // refuses signals 32 and 33, which it uses itself.
+    let default = [0u64; 4];
+    for signal in (1..=64).filter(|signal| ignored & (1 << (signal - 1)) != 0) {
+        retry(
+            "rt_sigaction",
+            || format!("{signal}, SIG_DFL"),
+            // SAFETY: `default` is as large as the kernel's struct sigaction and outlives the call;
+            // the old action is not asked for; 8 is the size of its signal set.
+            || unsafe {
+                libc::syscall(
+                    libc::SYS_rt_sigaction,
+                    signal,
+                    default.as_ptr(),
+                    std::ptr::null::<u64>(),
+                    8,
+                )
+            },
+        )?;
     }
-    .map(drop)
-    .map_err(|e| Error::new("signal", "SIGPIPE, SIG_DFL", e))
+    Ok(())
 }
 
 /// Ends this process at once, without destructors or exit handlers: a clone must not run those of

@@ -33,6 +33,8 @@ pub struct Ask<'a> {
     pub plan: &'a Plan,
     pub end: InitEnd,
     pub start: Start,
+    /// Signals that the caller ignores: the container shall not.
+    pub ignored_signals: u64,
     /// Detached mounts that the parent made, one for each bind with
     /// [`source_of_parent`](crate::runtime::plan::MountKind::source_of_parent), in order.
     pub sources: Vec<OwnedFd>,
@@ -91,7 +93,7 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
     let plan = &ask.plan.init;
     // A runtime that is killed takes a half-made container with it.
     sys::process::set_parent_death_signal(libc::SIGKILL)?;
-    sys::process::default_signals()?;
+    sys::process::default_signals(ask.ignored_signals)?;
     // A terminal's signals are for the container's own session.
     nix::unistd::setsid().call("setsid", String::new)?;
     join::enter(&plan.join)?;

@@ -186,6 +186,7 @@ impl Effects {
             false => init::Start::Handshake,
         };
         let sources = open_sources(plan)?;
+        let ignored_signals = sys::process::ignored_signals();
         let (parent_end, init_end) = handshake::pair()?;
         let cgroup = self.cgroup.as_ref();
         match spawn::spawn(&plan.parent, cgroup.map(|c| c.dir()))? {
@@ -195,6 +196,7 @@ impl Effects {
                     plan,
                     end: init_end,
                     start,
+                    ignored_signals,
                     sources,
                     cgroup: cgroup.map(|c| c.path()),
                     state: &|pid, status| hook_state(&self.record, pid, status),
