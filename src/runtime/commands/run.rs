@@ -3,8 +3,8 @@
 use super::create;
 use crate::runtime::cli::{Global, RunArgs};
 use crate::runtime::hooks;
+use crate::runtime::parent::Made;
 use crate::runtime::parent::foreground::Signals;
-use crate::runtime::parent::{Made, hook_state};
 use crate::runtime::plan::Plan;
 use crate::sys;
 use anyhow::Result;
@@ -41,6 +41,6 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
 
 fn start(made: &Made, plan: &Plan) -> Result<()> {
     made.start()?;
-    let state = hook_state(&made.record, made.pid.as_raw(), "running");
+    let state = made.record.hook_state(made.pid.as_raw(), "running");
     hooks::run(&plan.parent.poststart, "poststart", &state)
 }

@@ -24,13 +24,13 @@ pub fn make(plan: &RootfsPlan, root: BorrowedFd, bind: bool) -> Result<()> {
     let dev = inside::open_or_make(root, Path::new("/dev"), Missing::Directory).context("/dev")?;
     for device in &plan.devices {
         let describe = || format!("{} ({})", device.field, device.path.display());
-        let (parent, name) = place(root, &dev, &device.path).with_context(describe)?;
+        let (parent, name) = place(root, &device.path).with_context(describe)?;
         let parent = parent.as_ref().unwrap_or(&dev).as_fd();
         make_one(device, parent, name, bind).with_context(describe)?;
     }
     for (link, target) in &plan.symlinks {
         let describe = || format!("default link {}", link.display());
-        let (parent, name) = place(root, &dev, link).with_context(describe)?;
+        let (parent, name) = place(root, link).with_context(describe)?;
         let parent = parent.as_ref().unwrap_or(&dev).as_fd();
         make_link(target, parent, name).with_context(describe)?;
     }
@@ -38,11 +38,7 @@ pub fn make(plan: &RootfsPlan, root: BorrowedFd, bind: bool) -> Result<()> {
 }
 
 /// The directory of a path (`None`: /dev itself) and the name in it.
-fn place<'p>(
-    root: BorrowedFd,
-    _dev: &OwnedFd,
-    path: &'p Path,
-) -> sys::Result<(Option<OwnedFd>, &'p OsStr)> {
+fn place<'p>(root: BorrowedFd, path: &'p Path) -> sys::Result<(Option<OwnedFd>, &'p OsStr)> {
     if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
         && parent == Path::new("/dev")
     {

@@ -17,7 +17,6 @@ use crate::runtime::handshake::{self, FromInit, FromParent, ParentEnd};
 use crate::runtime::hooks;
 use crate::runtime::init;
 use crate::runtime::plan::{CloneRoute, Plan, Rlimit};
-use crate::runtime::state::State;
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::OFlag;
@@ -106,7 +105,7 @@ impl Made {
             }
             cgroup.remove()?;
         }
-        let state = hook_state(&self.record, 0, "stopped");
+        let state = self.record.hook_state(0, "stopped");
         hooks::run_all(&plan.parent.poststop, "poststop", &state);
         self.claim.abandon()
     }
@@ -199,7 +198,7 @@ impl Effects {
                     ignored_signals,
                     sources,
                     cgroup: cgroup.map(|c| c.path()),
-                    state: &|pid, status| hook_state(&self.record, pid, status),
+                    state: &|pid, status| self.record.hook_state(pid, status),
                 })
             }
             Cloned::Parent { pid, pidfd } => {
@@ -256,7 +255,7 @@ impl Effects {
                 Some(FromInit::Hooks) => {
                     let (pid, _) = self.init()?;
                     // Not `created` yet: what they see is a container being made.
-                    let state = hook_state(&self.record, pid.as_raw(), "creating");
+                    let state = self.record.hook_state(pid.as_raw(), "creating");
                     hooks::run(&plan.parent.prestart, "prestart", &state)?;
                     hooks::run(&plan.parent.create_runtime, "createRuntime", &state)?;
                     end.tell(FromParent::Go)?;
@@ -314,7 +313,7 @@ impl Effects {
             let _ = cgroup.undo();
         }
         // runtime-spec runtime.md#lifecycle: after a failed create, destroyed; then poststop.
-        let state = hook_state(&self.record, 0, "stopped");
+        let state = self.record.hook_state(0, "stopped");
         hooks::run_all(&plan.parent.poststop, "poststop", &state);
         let _ = self.claim.abandon();
     }
@@ -345,11 +344,6 @@ fn open_sources(plan: &Plan) -> Result<Vec<OwnedFd>> {
             Some(tree)
         })
         .collect()
-}
-
-/// What hooks read on stdin.
-pub fn hook_state(record: &Record, pid: i32, status: &str) -> Vec<u8> {
-    State::new(record, pid, status).line()
 }
 
 fn set_oom_score_adj(pid: Pid, score: i32) -> Result<()> {
