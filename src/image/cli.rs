@@ -1,0 +1,99 @@
+//! What was typed: verbs and options, and the only place that prints an error.
+//!
+//! One verb, one file in [`commands`](super::commands): its options are a struct there, its work the
+//! method `run`. Exit status: 0, or 1 with one line on stderr.
+
+use super::commands::*;
+use super::show::printable;
+use super::store::Store;
+use anyhow::Result;
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Images: from a registry or a file into a store, and from the store into bundles.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sc-image",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub struct Typed {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Global {
+    /// Where images are kept [/var/lib/sc; without root $XDG_DATA_HOME/sc]
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+}
+
+impl Global {
+    pub fn root(&self) -> Result<PathBuf> {
+        match &self.root {
+            Some(root) => Ok(root.clone()),
+            None => Store::default_root(),
+        }
+    }
+
+    /// The store, with its shared lock.
+    pub fn store(&self) -> Result<Store> {
+        Store::open(&self.root()?)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    List(list::List),
+}
+
+impl Verb {
+    fn run(&self, global: &Global) -> Result<()> {
+        match self {
+            Verb::List(verb) => verb.run(global),
+        }
+    }
+}
+
+/// From argv to the exit status.
+pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
+    let typed = match Typed::try_parse_from(argv) {
+        Ok(typed) => typed,
+        Err(e) => return refuse(&e),
+    };
+    match typed.verb.run(&typed.global) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("sc-image: {}", printable(&format!("{e:#}")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Help goes to stdout and is no failure; clap's own status for wrong usage is 2, docker's 1.
+fn refuse(e: &clap::Error) -> ExitCode {
+    // When the stream is closed, nobody is left to be told.
+    let _ = e.print();
+    match e.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_table_of_verbs_is_sound() {
+        Typed::command().debug_assert();
+    }
+}

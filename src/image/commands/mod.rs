@@ -1,0 +1,3 @@
+//! One verb, one file: its options as typed, and what it does.
+
+pub mod list;
