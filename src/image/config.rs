@@ -204,7 +204,7 @@ mod tests {
         let why = format!("{:#}", ImageConfig::parse(text.as_bytes()).unwrap_err());
         assert_eq!(
             why,
-            "not an image config: \"aa\" is not 64 hexadecimal digits at line 1 column 58"
+            "not an image config: \"aa\" is not 64 hexadecimal digits at line 1 column 51"
         );
     }
 

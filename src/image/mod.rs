@@ -8,6 +8,7 @@
 
 pub mod cli;
 pub mod commands;
+pub mod compression;
 pub mod config;
 pub mod digest;
 pub mod manifest;
@@ -15,3 +16,4 @@ pub mod platform;
 pub mod progress;
 pub mod show;
 pub mod store;
+pub mod tape;
