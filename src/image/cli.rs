@@ -52,12 +52,20 @@ impl Global {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     List(list::List),
+    Login(login::Login),
+    Logout(login::Logout),
+    Pull(pull::Pull),
+    Push(push::Push),
 }
 
 impl Verb {
     fn run(&self, global: &Global) -> Result<()> {
         match self {
             Verb::List(verb) => verb.run(global),
+            Verb::Login(verb) => verb.run(global),
+            Verb::Logout(verb) => verb.run(global),
+            Verb::Pull(verb) => verb.run(global),
+            Verb::Push(verb) => verb.run(global),
         }
     }
 }

@@ -8,10 +8,11 @@ use anyhow::{Context, Result, bail, ensure};
 use std::fmt;
 use std::str::FromStr;
 
-/// The registry of a name that has none, and its two other names: the one docker stores credentials under, and the one
-/// that answers.
+/// The registry of a name that has none.
 pub const DEFAULT_REGISTRY: &str = "docker.io";
-const DEFAULT_REGISTRY_OLD: &str = "index.docker.io";
+/// Its other names: where docker keeps its credentials, and who answers for it.
+pub const DEFAULT_REGISTRY_NAMES: [&str; 2] = ["index.docker.io", DEFAULT_REGISTRY_HOST];
+pub const DEFAULT_REGISTRY_HOST: &str = "registry-1.docker.io";
 /// Where a one-word name of the default registry lives.
 const DEFAULT_NAMESPACE: &str = "library/";
 const DEFAULT_TAG: &str = "latest";
@@ -110,7 +111,8 @@ fn parse(text: &str) -> Result<Reference> {
         check_tag(tag)?;
     }
     let registry = match registry {
-        None | Some(DEFAULT_REGISTRY_OLD) => DEFAULT_REGISTRY,
+        None => DEFAULT_REGISTRY,
+        Some(registry) if DEFAULT_REGISTRY_NAMES.contains(&registry) => DEFAULT_REGISTRY,
         Some(registry) => registry,
     };
     check_registry(registry)?;

@@ -1,3 +1,14 @@
 //! One verb, one file: its options as typed, and what it does.
 
 pub mod list;
+pub mod login;
+pub mod pull;
+pub mod push;
+
+/// How many things at once: one at least, and no more than a registry puts up with.
+fn jobs(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(jobs @ 1..=64) => Ok(jobs),
+        _ => Err("a number from 1 to 64".to_owned()),
+    }
+}

@@ -18,7 +18,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::image::reference::DEFAULT_REGISTRY;
+use crate::image::reference::{DEFAULT_REGISTRY, DEFAULT_REGISTRY_NAMES};
 
 /// The key under which docker keeps the default registry's credentials.
 const DEFAULT_REGISTRY_KEY: &str = "https://index.docker.io/v1/";
@@ -254,13 +254,14 @@ fn run_helper(helper: &str, verb: &str, message: &[u8]) -> Result<std::result::R
 }
 
 /// A key of `auths` as registry and path: without scheme, and without the `/v1/` of old.
-fn place(key: &str) -> &str {
-    if key == DEFAULT_REGISTRY_KEY || key == "index.docker.io" {
-        return DEFAULT_REGISTRY;
-    }
+pub fn place(key: &str) -> &str {
     let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let bare = bare.trim_end_matches('/');
-    bare.strip_suffix("/v1").or_else(|| bare.strip_suffix("/v2")).unwrap_or(bare)
+    let bare = bare.strip_suffix("/v1").or_else(|| bare.strip_suffix("/v2")).unwrap_or(bare);
+    match DEFAULT_REGISTRY_NAMES.contains(&bare) {
+        true => DEFAULT_REGISTRY,
+        false => bare,
+    }
 }
 
 fn same_place(key: &str, registry: &str) -> bool {
