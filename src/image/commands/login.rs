@@ -55,10 +55,14 @@ impl Login {
             insecure: hosts.registries.insecure(registry),
             mirror: false,
         };
-        let credentials = Credentials::Password { user: user.clone(), password: password.clone() };
+        let credentials = Credentials::Password {
+            user: user.clone(),
+            password: password.clone(),
+        };
         let tell = |line: &str| show::warn(line);
         let context = || format!("log in to {registry} as {user}");
-        let client = Client::connect_as(&hosts, &source, Access::Login, Some(credentials), &tell).with_context(context)?;
+        let client = Client::connect_as(&hosts, &source, Access::Login, Some(credentials), &tell)
+            .with_context(context)?;
         client.prove(&tell).with_context(context)?;
         let place = hosts.keyring.store(registry, &user, &password)?;
         show::print(&format!("Login Succeeded (kept in {place})\n"))
@@ -68,14 +72,20 @@ impl Login {
         let stdin = std::io::stdin();
         if self.password_stdin {
             let mut password = String::new();
-            stdin.lock().take(PASSWORD_MAX).read_to_string(&mut password).context("read the password from stdin")?;
+            stdin
+                .lock()
+                .take(PASSWORD_MAX)
+                .read_to_string(&mut password)
+                .context("read the password from stdin")?;
             let password = password.strip_suffix('\n').unwrap_or(&password);
             let password = password.strip_suffix('\r').unwrap_or(password).to_owned();
             ensure!(!password.is_empty(), "no password on stdin");
             return Ok((self.username.clone().unwrap_or_default(), password));
         }
         if !stdin.is_terminal() {
-            bail!("nobody to ask for a password, since stdin is not a terminal: use --username and --password-stdin");
+            bail!(
+                "nobody to ask for a password, since stdin is not a terminal: use --username and --password-stdin"
+            );
         }
         let user = match &self.username {
             Some(user) => user.clone(),
@@ -97,7 +107,10 @@ impl Login {
 
 fn prompt(text: &str) -> Result<()> {
     let mut stderr = std::io::stderr();
-    stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()).context("write to stderr")
+    stderr
+        .write_all(text.as_bytes())
+        .and_then(|()| stderr.flush())
+        .context("write to stderr")
 }
 
 /// A line typed without being shown; `None` where it was broken off. Keys that would end the program are read as
@@ -134,7 +147,9 @@ impl<'a> Silence<'a> {
     fn begin(stdin: &'a Stdin) -> Result<Silence<'a>> {
         let before = tcgetattr(stdin.as_fd()).context("tcgetattr")?;
         let mut silent = before.clone();
-        silent.local_flags.remove(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
+        silent
+            .local_flags
+            .remove(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
         tcsetattr(stdin.as_fd(), SetArg::TCSADRAIN, &silent).context("tcsetattr")?;
         Ok(Silence { stdin, before })
     }

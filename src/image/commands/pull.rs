@@ -40,9 +40,16 @@ impl Pull {
             jobs: self.jobs,
         };
         let pulled = pull::pull(&hosts, &store, &self.reference, &wish, &progress)?;
-        let status = if pulled.up_to_date { "Image is up to date" } else { "Downloaded newer image" };
+        let status = if pulled.up_to_date {
+            "Image is up to date"
+        } else {
+            "Downloaded newer image"
+        };
         progress.say(&format!("Digest: {}", pulled.digest));
-        progress.say(&format!("Status: {status} for {}", self.reference.familiar()));
+        progress.say(&format!(
+            "Status: {status} for {}",
+            self.reference.familiar()
+        ));
         show::print(&format!("{}\n", pulled.id))
     }
 }

@@ -115,20 +115,40 @@ mod tests {
             ("basic", vec![Challenge::Basic]),
             (
                 "Bearer realm=\"https://auth.example/token\",service=\"r.example\",scope=\"repository:a:pull,push\"",
-                vec![bearer(auth, Some("r.example"), Some("repository:a:pull,push"))],
+                vec![bearer(
+                    auth,
+                    Some("r.example"),
+                    Some("repository:a:pull,push"),
+                )],
             ),
-            ("bearer REALM=https://auth.example/token", vec![bearer(auth, None, None)]),
+            (
+                "bearer REALM=https://auth.example/token",
+                vec![bearer(auth, None, None)],
+            ),
             (
                 "Bearer  realm = \"https://auth.example/token\" , service=\"\"",
                 vec![bearer(auth, None, None)],
             ),
             (
                 "Negotiate, Basic realm=\"a, b\", Bearer realm=\"https://auth.example/token\"",
-                vec![Challenge::Other("Negotiate".to_owned()), Challenge::Basic, bearer(auth, None, None)],
+                vec![
+                    Challenge::Other("Negotiate".to_owned()),
+                    Challenge::Basic,
+                    bearer(auth, None, None),
+                ],
             ),
-            (r#"Bearer realm="https://auth.example/a\"b""#, vec![bearer("https://auth.example/a\"b", None, None)]),
-            ("Bearer realm=\"https://auth.example/token", vec![bearer(auth, None, None)]),
-            ("Bearer service=\"no realm\"", vec![Challenge::Other("Bearer".to_owned())]),
+            (
+                r#"Bearer realm="https://auth.example/a\"b""#,
+                vec![bearer("https://auth.example/a\"b", None, None)],
+            ),
+            (
+                "Bearer realm=\"https://auth.example/token",
+                vec![bearer(auth, None, None)],
+            ),
+            (
+                "Bearer service=\"no realm\"",
+                vec![Challenge::Other("Bearer".to_owned())],
+            ),
             ("", vec![]),
             (" , ,", vec![]),
             ("=\"\"=,", vec![]),
@@ -141,6 +161,8 @@ mod tests {
     #[test]
     fn the_reason_of_a_refused_token_is_kept() {
         let found = parse("Bearer realm=\"https://a.example/\",error=\"insufficient_scope\"");
-        assert!(matches!(&found[..], [Challenge::Bearer { error: Some(error), .. }] if error == "insufficient_scope"));
+        assert!(
+            matches!(&found[..], [Challenge::Bearer { error: Some(error), .. }] if error == "insufficient_scope")
+        );
     }
 }

@@ -22,6 +22,7 @@ use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use ureq::http::request::Builder;
 use ureq::http::{HeaderMap, Method, Request, Response};
 use ureq::{Agent, Body, SendBody};
 
@@ -60,7 +61,10 @@ impl Hosts {
         let environment = |name: &str| std::env::var(name).ok();
         let proxy = match proxy::choose(url, &environment) {
             Some(proxy) => Some(ureq::Proxy::new(&proxy).with_context(|| {
-                format!("the proxy for {} (HTTPS_PROXY or HTTP_PROXY) is not a URL we can use", url.authority)
+                format!(
+                    "the proxy for {} (HTTPS_PROXY or HTTP_PROXY) is not a URL we can use",
+                    url.authority
+                )
             })?),
             None => None,
         };
@@ -84,32 +88,52 @@ impl Hosts {
 
     /// One request to one server; whatever it answers is an answer. `insecure`: any certificate will do; `reached`: see
     /// [`Failure::of_transport`].
-    pub(super) fn exchange(&self, call: Call<'_>, insecure: bool, reached: bool) -> Outcome<Response<Body>> {
-        let Call { method, url, headers, body } = call;
+    pub(super) fn exchange(
+        &self,
+        call: Call<'_>,
+        insecure: bool,
+        reached: bool,
+    ) -> Outcome<Response<Body>> {
+        let Call {
+            method,
+            url,
+            headers,
+            body,
+        } = call;
         let scheme = if url.https { "https" } else { "http" };
-        let mut request = Request::builder().method(&method).uri(format!("{scheme}://{}{}", url.authority, url.path));
+        let mut request = Request::builder()
+            .method(&method)
+            .uri(format!("{scheme}://{}{}", url.authority, url.path));
         for (name, value) in &headers {
             request = request.header(*name, value);
         }
         if !matches!(body, Content::None) || !matches!(method, Method::GET | Method::HEAD) {
             request = request.header("content-length", body.len());
         }
-        let mut bytes: &[u8];
-        let content = match body {
-            Content::None => SendBody::none(),
-            Content::Bytes(content) => {
-                bytes = content;
-                SendBody::from_reader(&mut bytes)
+        let agent = self.agent(&url, insecure)?;
+        let answer = match body {
+            Content::None => run(&agent, request, SendBody::none()),
+            Content::Bytes(mut content) => {
+                run(&agent, request, SendBody::from_reader(&mut content))
             }
-            Content::Stream(reader, _) => SendBody::from_reader(reader),
+            Content::Stream(reader, _) => run(&agent, request, SendBody::from_reader(reader)),
         };
-        let request = request.body(content).map_err(|error| anyhow!("{method} {url}: {error}"))?;
-        let answer = self.agent(&url, insecure)?.run(request);
         answer.map_err(|error| {
             let no_tls = url.https && !reached && looks_like_no_tls(&error);
-            Failure { no_tls, ..Failure::of_transport(error, method.as_str(), &url, reached) }
+            Failure {
+                no_tls,
+                ..Failure::of_transport(error, method.as_str(), &url, reached)
+            }
         })
     }
+}
+
+fn run(
+    agent: &Agent,
+    request: Builder,
+    content: SendBody<'_>,
+) -> std::result::Result<Response<Body>, ureq::Error> {
+    agent.run(request.body(content)?)
 }
 
 /// A request as it is sent.
@@ -139,7 +163,12 @@ impl Content<'_> {
 
 impl<'a> Call<'a> {
     pub fn new(method: Method, url: Url) -> Call<'a> {
-        Call { method, url, headers: Vec::new(), body: Content::None }
+        Call {
+            method,
+            url,
+            headers: Vec::new(),
+            body: Content::None,
+        }
     }
 
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Call<'a> {
@@ -181,12 +210,20 @@ pub struct Client<'a> {
 enum Demand {
     Nothing,
     Basic,
-    Bearer { realm: String, service: Option<String> },
+    Bearer {
+        realm: String,
+        service: Option<String>,
+    },
 }
 
 impl<'a> Client<'a> {
     /// Finds out how to speak with the registry: scheme and authorization.
-    pub fn connect(hosts: &'a Hosts, source: &Source, access: Access, tell: &dyn Fn(&str)) -> Result<Client<'a>> {
+    pub fn connect(
+        hosts: &'a Hosts,
+        source: &Source,
+        access: Access,
+        tell: &dyn Fn(&str),
+    ) -> Result<Client<'a>> {
         let credentials = hosts.keyring.find(&source.registry, &source.repository)?;
         Client::connect_as(hosts, source, access, credentials, tell)
     }
@@ -207,9 +244,13 @@ impl<'a> Client<'a> {
         let mut base = Url::parse(&format!("https://{authority}/v2/"))?;
         let ping = |url: &Url| {
             let attempt = || {
-                let answer = hosts.exchange(Call::new(Method::GET, url.clone()), source.insecure, false);
+                let answer =
+                    hosts.exchange(Call::new(Method::GET, url.clone()), source.insecure, false);
                 answer.map_err(|failure| match failure.no_tls && plain {
-                    true => Failure { again: Again::Never, ..failure },
+                    true => Failure {
+                        again: Again::Never,
+                        ..failure
+                    },
                     false => failure,
                 })
             };
@@ -238,14 +279,21 @@ impl<'a> Client<'a> {
 
     /// Asks something that needs valid credentials and nothing else.
     pub fn prove(&self, tell: &dyn Fn(&str)) -> Result<()> {
-        let answer = retrying(|| self.send(Call::new(Method::GET, self.base.clone()), &[]), || 0, tell)?;
+        let answer = retrying(
+            || self.send(Call::new(Method::GET, self.base.clone()), &[]),
+            || 0,
+            tell,
+        )?;
         expect(answer, &[200], "GET", &self.base)?;
         Ok(())
     }
 
     /// A URL below this repository.
     pub(super) fn url(&self, rest: &str) -> Url {
-        Url { path: format!("/v2/{}/{rest}", self.source.repository), ..self.base.clone() }
+        Url {
+            path: format!("/v2/{}/{rest}", self.source.repository),
+            ..self.base.clone()
+        }
     }
 
     /// Sends a request, with what the registry demands, and follows redirects of GET and HEAD. `also`: other
@@ -259,14 +307,20 @@ impl<'a> Client<'a> {
             Content::Stream(..) => None,
         };
         let answer = self.send_once(call, also)?;
-        if answer.status() != 401 || !url.same_origin(&self.base) || self.demand == Demand::Nothing {
+        if answer.status() != 401 || !url.same_origin(&self.base) || self.demand == Demand::Nothing
+        {
             return self.follow(answer, &method, url, headers);
         }
         // The token may have expired before its time, or on the server's clock.
         let (true, Some(body)) = (self.forget_tokens(), again) else {
             return Ok(answer);
         };
-        let again = Call { method: method.clone(), url: url.clone(), headers: headers.clone(), body };
+        let again = Call {
+            method: method.clone(),
+            url: url.clone(),
+            headers: headers.clone(),
+            body,
+        };
         let answer = self.send_once(again, also)?;
         self.follow(answer, &method, url, headers)
     }
@@ -280,7 +334,9 @@ impl<'a> Client<'a> {
             self.check_foreign(&self.base, &call.url)?;
         }
         let insecure = self.insecure(&call.url);
-        let answer = self.hosts.exchange(call, insecure, self.reached.load(Ordering::Relaxed))?;
+        let answer = self
+            .hosts
+            .exchange(call, insecure, self.reached.load(Ordering::Relaxed))?;
         self.reached.store(true, Ordering::Relaxed);
         Ok(answer)
     }
@@ -299,12 +355,20 @@ impl<'a> Client<'a> {
             if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(answer);
             }
-            let location = header(answer.headers(), "location")
-                .with_context(|| format!("{method} {url}: a redirect that does not say where to"))?;
-            let next = url.join(location).with_context(|| format!("{method} {url}: redirect"))?;
+            let location = header(answer.headers(), "location").with_context(|| {
+                format!("{method} {url}: a redirect that does not say where to")
+            })?;
+            let next = url
+                .join(location)
+                .with_context(|| format!("{method} {url}: redirect"))?;
             self.check_foreign(&url, &next)?;
             url = next;
-            let call = Call { method: method.clone(), url: url.clone(), headers: headers.clone(), body: Content::None };
+            let call = Call {
+                method: method.clone(),
+                url: url.clone(),
+                headers: headers.clone(),
+                body: Content::None,
+            };
             // Back at home it is authorized again, elsewhere never: send_once compares origins.
             answer = self.send_once(call, &[])?;
         }
@@ -339,7 +403,9 @@ impl<'a> Client<'a> {
         match (&self.demand, &self.credentials) {
             (Demand::Nothing, _) => Ok(None),
             (_, Some(Credentials::RegistryToken(token))) => Ok(Some(format!("Bearer {token}"))),
-            (Demand::Basic, Some(Credentials::Password { user, password })) => Ok(Some(basic(user, password))),
+            (Demand::Basic, Some(Credentials::Password { user, password })) => {
+                Ok(Some(basic(user, password)))
+            }
             (Demand::Basic, _) => Ok(None),
             (Demand::Bearer { realm, service }, credentials) => {
                 let scopes = self.scopes(also);
@@ -352,8 +418,18 @@ impl<'a> Client<'a> {
                 let realm = Url::parse(realm).context("where the registry gives out tokens")?;
                 self.check_realm(&realm)?;
                 let insecure = self.insecure(&realm);
-                let asked = token::Asked { realm, insecure, service: service.as_deref(), scopes: &scopes };
-                let token = token::fetch(self.hosts, &asked, credentials.as_ref(), &self.source.registry)?;
+                let asked = token::Asked {
+                    realm,
+                    insecure,
+                    service: service.as_deref(),
+                    scopes: &scopes,
+                };
+                let token = token::fetch(
+                    self.hosts,
+                    &asked,
+                    credentials.as_ref(),
+                    &self.source.registry,
+                )?;
                 let header = token.header();
                 tokens.insert(key, token);
                 Ok(Some(header))
@@ -368,7 +444,9 @@ impl<'a> Client<'a> {
             Access::Push => "pull,push",
         };
         let own = format!("repository:{}:{actions}", self.source.repository);
-        let others = also.iter().map(|repository| format!("repository:{repository}:pull"));
+        let others = also
+            .iter()
+            .map(|repository| format!("repository:{repository}:pull"));
         [own].into_iter().chain(others).collect()
     }
 
@@ -402,15 +480,20 @@ fn demand(answer: Response<Body>, url: &Url) -> Outcome<Demand> {
         return Ok(Demand::Nothing);
     }
     let headers = answer.headers().get_all("www-authenticate").iter();
-    let challenges: Vec<Challenge> =
-        headers.filter_map(|value| value.to_str().ok()).flat_map(challenge::parse).collect();
+    let challenges: Vec<Challenge> = headers
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(challenge::parse)
+        .collect();
     let bearer = challenges.iter().find_map(|challenge| match challenge {
-        Challenge::Bearer { realm, service, .. } => {
-            Some(Demand::Bearer { realm: realm.clone(), service: service.clone() })
-        }
+        Challenge::Bearer { realm, service, .. } => Some(Demand::Bearer {
+            realm: realm.clone(),
+            service: service.clone(),
+        }),
         _ => None,
     });
-    let basic = challenges.contains(&Challenge::Basic).then_some(Demand::Basic);
+    let basic = challenges
+        .contains(&Challenge::Basic)
+        .then_some(Demand::Basic);
     if let Some(demand) = bearer.or(basic) {
         return Ok(demand);
     }
@@ -421,19 +504,38 @@ fn demand(answer: Response<Body>, url: &Url) -> Outcome<Demand> {
             _ => None,
         })
         .collect();
-    Err(anyhow!("{url}: wants authorization of a kind we do not know ({})", others.join(", ")).into())
+    Err(anyhow!(
+        "{url}: wants authorization of a kind we do not know ({})",
+        others.join(", ")
+    )
+    .into())
 }
 
 /// An answer with one of these statuses; any other is an error, with the server's own words.
-pub(super) fn expect(mut answer: Response<Body>, wanted: &[u16], verb: &str, url: &Url) -> Outcome<Response<Body>> {
+pub(super) fn expect(
+    mut answer: Response<Body>,
+    wanted: &[u16],
+    verb: &str,
+    url: &Url,
+) -> Outcome<Response<Body>> {
     let status = answer.status().as_u16();
     if wanted.contains(&status) {
         return Ok(answer);
     }
     let mut body = Vec::new();
     // The status is the message; what could be read explains it.
-    let _ = answer.body_mut().as_reader().take(ERROR_BODY_MAX).read_to_end(&mut body);
-    Err(Failure::of_status(status, answer.headers(), &body, verb, url))
+    let _ = answer
+        .body_mut()
+        .as_reader()
+        .take(ERROR_BODY_MAX)
+        .read_to_end(&mut body);
+    Err(Failure::of_status(
+        status,
+        answer.headers(),
+        &body,
+        verb,
+        url,
+    ))
 }
 
 pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -27,12 +27,19 @@ const LIMIT: u64 = 1 << 20;
 /// The user name by which helpers mark an identity token (docker-credential-helpers).
 const TOKEN_USER: &str = "<token>";
 /// What a helper prints, on stdout, when it has nothing.
-const HELPER_HAS_NONE: &[&str] = &["credentials not found in native keychain", "no credentials server URL", "not found"];
+const HELPER_HAS_NONE: &[&str] = &[
+    "credentials not found in native keychain",
+    "no credentials server URL",
+    "not found",
+];
 
 /// What is shown to a registry, or to the token server it names.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
-    Password { user: String, password: String },
+    Password {
+        user: String,
+        password: String,
+    },
     /// An OAuth2 refresh token, exchanged for access tokens.
     IdentityToken(String),
     /// A token to be sent as it is.
@@ -67,7 +74,10 @@ impl Keyring {
 
     fn of(get: &dyn Fn(&str) -> Option<OsString>) -> Keyring {
         if let Some(file) = get("REGISTRY_AUTH_FILE") {
-            return Keyring { files: vec![file.into()], named: true };
+            return Keyring {
+                files: vec![file.into()],
+                named: true,
+            };
         }
         let path = |name: &str| get(name).map(PathBuf::from);
         let home = path("HOME");
@@ -78,7 +88,10 @@ impl Keyring {
             path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")),
             config.map(|dir| dir.join("containers/auth.json")),
         ];
-        Keyring { files: files.into_iter().flatten().collect(), named: false }
+        Keyring {
+            files: files.into_iter().flatten().collect(),
+            named: false,
+        }
     }
 
     /// What `registry/repository` gets, if anything.
@@ -88,7 +101,11 @@ impl Keyring {
     pub fn find(&self, registry: &str, repository: &str) -> Result<Option<Credentials>> {
         for file in &self.files {
             let Some(document) = read(file)? else {
-                ensure!(!self.named, "{}: no such file (REGISTRY_AUTH_FILE names it)", file.display());
+                ensure!(
+                    !self.named,
+                    "{}: no such file (REGISTRY_AUTH_FILE names it)",
+                    file.display()
+                );
                 continue;
             };
             if let Some(found) = find_in(&document, registry, repository)
@@ -108,7 +125,8 @@ impl Keyring {
         let mut place = String::new();
         change(file, |document| {
             if let Some(helper) = helper(document, registry)? {
-                let message = json!({"ServerURL": server(registry), "Username": user, "Secret": password});
+                let message =
+                    json!({"ServerURL": server(registry), "Username": user, "Secret": password});
                 run_helper(&helper, "store", message.to_string().as_bytes())?
                     .map_err(|why| anyhow::anyhow!("docker-credential-{helper} store: {why}"))?;
                 place = format!("credential helper {helper}");
@@ -129,11 +147,14 @@ impl Keyring {
     pub fn forget(&self, registry: &str) -> Result<bool> {
         let mut any = false;
         for file in &self.files {
-            let Some(document) = read(file)? else { continue };
+            let Some(document) = read(file)? else {
+                continue;
+            };
             let in_helper = match helper(&document, registry)? {
                 Some(helper) if ask_helper(&helper, registry)?.is_some() => {
-                    run_helper(&helper, "erase", server(registry).as_bytes())?
-                        .map_err(|why| anyhow::anyhow!("docker-credential-{helper} erase: {why}"))?;
+                    run_helper(&helper, "erase", server(registry).as_bytes())?.map_err(|why| {
+                        anyhow::anyhow!("docker-credential-{helper} erase: {why}")
+                    })?;
                     true
                 }
                 _ => false,
@@ -152,7 +173,11 @@ impl Keyring {
     }
 }
 
-fn find_in(document: &Map<String, Value>, registry: &str, repository: &str) -> Result<Option<Credentials>> {
+fn find_in(
+    document: &Map<String, Value>,
+    registry: &str,
+    repository: &str,
+) -> Result<Option<Credentials>> {
     if let Some(helper) = helper(document, registry)?
         && let Some(found) = ask_helper(&helper, registry)?
     {
@@ -166,7 +191,10 @@ fn find_in(document: &Map<String, Value>, registry: &str, repository: &str) -> R
         let rest = wanted.strip_prefix(place(key))?;
         (rest.is_empty() || rest.starts_with('/')).then_some(place(key).len())
     };
-    let best = auths.iter().filter_map(|(key, entry)| Some((fits(key)?, key, entry))).max_by_key(|(fit, ..)| *fit);
+    let best = auths
+        .iter()
+        .filter_map(|(key, entry)| Some((fits(key)?, key, entry)))
+        .max_by_key(|(fit, ..)| *fit);
     match best {
         Some((_, key, entry)) => credentials(entry).with_context(|| format!("auths[{key:?}]")),
         None => Ok(None),
@@ -175,7 +203,12 @@ fn find_in(document: &Map<String, Value>, registry: &str, repository: &str) -> R
 
 /// One entry of `auths`. Docker leaves empty ones behind where a helper has the secret.
 fn credentials(entry: &Value) -> Result<Option<Credentials>> {
-    let text = |key: &str| entry.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let text = |key: &str| {
+        entry
+            .get(key)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+    };
     if let Some(token) = text("registrytoken") {
         return Ok(Some(Credentials::RegistryToken(token.to_owned())));
     }
@@ -183,31 +216,52 @@ fn credentials(entry: &Value) -> Result<Option<Credentials>> {
         return Ok(Some(Credentials::IdentityToken(token.to_owned())));
     }
     if let (Some(user), Some(password)) = (text("username"), text("password")) {
-        return Ok(Some(Credentials::Password { user: user.to_owned(), password: password.to_owned() }));
+        return Ok(Some(Credentials::Password {
+            user: user.to_owned(),
+            password: password.to_owned(),
+        }));
     }
     let Some(auth) = text("auth") else {
         return Ok(None);
     };
     let auth = auth.trim_end_matches('=');
-    let decoded = STANDARD_NO_PAD.decode(auth).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let decoded = STANDARD_NO_PAD
+        .decode(auth)
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok());
     let pair = decoded.as_deref().and_then(|pair| pair.split_once(':'));
     let (user, password) = pair.context("auth is not NAME:PASSWORD in base64")?;
     // Some versions of docker padded the password with NULs.
     let password = password.trim_end_matches('\0');
-    Ok(Some(Credentials::Password { user: user.to_owned(), password: password.to_owned() }))
+    Ok(Some(Credentials::Password {
+        user: user.to_owned(),
+        password: password.to_owned(),
+    }))
 }
 
 /// The helper responsible for a registry: its own, or the one for all.
 fn helper(document: &Map<String, Value>, registry: &str) -> Result<Option<String>> {
-    let own = document.get("credHelpers").and_then(Value::as_object).and_then(|helpers| {
-        helpers.iter().find(|(key, _)| same_place(key, registry)).map(|(_, name)| name)
-    });
-    let Some(name) = own.or_else(|| document.get("credsStore")).and_then(Value::as_str) else {
+    let own = document
+        .get("credHelpers")
+        .and_then(Value::as_object)
+        .and_then(|helpers| {
+            helpers
+                .iter()
+                .find(|(key, _)| same_place(key, registry))
+                .map(|(_, name)| name)
+        });
+    let Some(name) = own
+        .or_else(|| document.get("credsStore"))
+        .and_then(Value::as_str)
+    else {
         return Ok(None);
     };
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     // It becomes part of a program's name.
-    ensure!(name.bytes().all(legal), "credential helper {name:?} is not a name");
+    ensure!(
+        name.bytes().all(legal),
+        "credential helper {name:?} is not a name"
+    );
     Ok(Some(name.to_owned()).filter(|name| !name.is_empty()))
 }
 
@@ -219,17 +273,30 @@ fn ask_helper(helper: &str, registry: &str) -> Result<Option<Credentials>> {
     };
     let answer: Value = serde_json::from_str(&answer)
         .with_context(|| format!("docker-credential-{helper} get: its answer is not JSON"))?;
-    let text = |key: &str| answer.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |key: &str| {
+        answer
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let (user, secret) = (text("Username"), text("Secret"));
     Ok(match user.as_str() {
         _ if secret.is_empty() => None,
         TOKEN_USER => Some(Credentials::IdentityToken(secret)),
-        _ => Some(Credentials::Password { user, password: secret }),
+        _ => Some(Credentials::Password {
+            user,
+            password: secret,
+        }),
     })
 }
 
 /// Runs `docker-credential-HELPER VERB` with the message on its stdin. Its answer, or its complaint.
-fn run_helper(helper: &str, verb: &str, message: &[u8]) -> Result<std::result::Result<String, String>> {
+fn run_helper(
+    helper: &str,
+    verb: &str,
+    message: &[u8],
+) -> Result<std::result::Result<String, String>> {
     let program = format!("docker-credential-{helper}");
     let mut child = Command::new(&program)
         .arg(verb)
@@ -243,21 +310,36 @@ fn run_helper(helper: &str, verb: &str, message: &[u8]) -> Result<std::result::R
     }
     let mut answer = String::new();
     if let Some(stdout) = child.stdout.take() {
-        stdout.take(LIMIT).read_to_string(&mut answer).with_context(|| format!("read from {program}"))?;
+        stdout
+            .take(LIMIT)
+            .read_to_string(&mut answer)
+            .with_context(|| format!("read from {program}"))?;
     }
-    let status = child.wait().with_context(|| format!("wait for {program}"))?;
+    let status = child
+        .wait()
+        .with_context(|| format!("wait for {program}"))?;
     if status.success() {
         return Ok(Ok(answer));
     }
     let why = answer.trim();
-    Ok(Err(if why.is_empty() { status.to_string() } else { why.to_owned() }))
+    Ok(Err(if why.is_empty() {
+        status.to_string()
+    } else {
+        why.to_owned()
+    }))
 }
 
 /// A key of `auths` as registry and path: without scheme, and without the `/v1/` of old.
 pub fn place(key: &str) -> &str {
-    let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+    let bare = key
+        .strip_prefix("https://")
+        .or_else(|| key.strip_prefix("http://"))
+        .unwrap_or(key);
     let bare = bare.trim_end_matches('/');
-    let bare = bare.strip_suffix("/v1").or_else(|| bare.strip_suffix("/v2")).unwrap_or(bare);
+    let bare = bare
+        .strip_suffix("/v1")
+        .or_else(|| bare.strip_suffix("/v2"))
+        .unwrap_or(bare);
     match DEFAULT_REGISTRY_NAMES.contains(&bare) {
         true => DEFAULT_REGISTRY,
         false => bare,
@@ -270,34 +352,53 @@ fn same_place(key: &str, registry: &str) -> bool {
 
 /// A registry as docker and its helpers call it.
 fn server(registry: &str) -> &str {
-    if registry == DEFAULT_REGISTRY { DEFAULT_REGISTRY_KEY } else { registry }
+    if registry == DEFAULT_REGISTRY {
+        DEFAULT_REGISTRY_KEY
+    } else {
+        registry
+    }
 }
 
 fn read(file: &Path) -> Result<Option<Map<String, Value>>> {
     let name = || file.display().to_string();
     let opened = match File::open(file) {
         Ok(opened) => opened,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         Err(error) => return Err(error).with_context(name),
     };
     let mut text = String::new();
-    opened.take(LIMIT).read_to_string(&mut text).with_context(name)?;
+    opened
+        .take(LIMIT)
+        .read_to_string(&mut text)
+        .with_context(name)?;
     if text.trim().is_empty() {
         return Ok(Some(Map::new()));
     }
-    serde_json::from_str(&text).with_context(|| format!("{}: not a JSON object", name())).map(Some)
+    serde_json::from_str(&text)
+        .with_context(|| format!("{}: not a JSON object", name()))
+        .map(Some)
 }
 
-fn object<'a>(document: &'a mut Map<String, Value>, key: &str) -> Result<&'a mut Map<String, Value>> {
+fn object<'a>(
+    document: &'a mut Map<String, Value>,
+    key: &str,
+) -> Result<&'a mut Map<String, Value>> {
     let entry = document.entry(key).or_insert_with(|| json!({}));
-    entry.as_object_mut().with_context(|| format!("{key}: not an object"))
+    entry
+        .as_object_mut()
+        .with_context(|| format!("{key}: not an object"))
 }
 
 /// Changes a file under a lock and by rename; what it says of other things stays. Readable by its owner only.
 fn change(file: &Path, edit: impl FnOnce(&mut Map<String, Value>) -> Result<()>) -> Result<()> {
     // Where it is a link into somebody's dotfiles, what it points to is what is replaced.
     let file = &fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = file
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     fs::DirBuilder::new()
         .recursive(true)
         .create(dir)
@@ -316,11 +417,18 @@ fn change(file: &Path, edit: impl FnOnce(&mut Map<String, Value>) -> Result<()>)
     name.push(format!(".{}.tmp", std::process::id()));
     let new = dir.join(name);
     let written = write_private(&new, &document).and_then(|()| fs::rename(&new, file));
-    written.inspect_err(|_| drop(fs::remove_file(&new))).with_context(|| format!("write {}", file.display()))
+    written
+        .inspect_err(|_| drop(fs::remove_file(&new)))
+        .with_context(|| format!("write {}", file.display()))
 }
 
 fn write_private(path: &Path, document: &Map<String, Value>) -> std::io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     // A leftover of the same name may have been more open.
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     serde_json::to_writer_pretty(&mut file, document)?;
@@ -333,7 +441,10 @@ mod tests {
     use super::*;
 
     fn password(user: &str, password: &str) -> Option<Credentials> {
-        Some(Credentials::Password { user: user.to_owned(), password: password.to_owned() })
+        Some(Credentials::Password {
+            user: user.to_owned(),
+            password: password.to_owned(),
+        })
     }
 
     fn document(value: Value) -> Map<String, Value> {
@@ -369,7 +480,11 @@ mod tests {
             ("r.example.evil.example", "a", None),
         ];
         for (registry, repository, expected) in cases {
-            assert_eq!(find_in(&config, registry, repository).unwrap(), expected, "{registry}/{repository}");
+            assert_eq!(
+                find_in(&config, registry, repository).unwrap(),
+                expected,
+                "{registry}/{repository}"
+            );
         }
     }
 
@@ -380,41 +495,72 @@ mod tests {
             "b.example": {"registrytoken": "reg", "auth": STANDARD.encode("x:y")},
         }}));
         let find = |registry| find_in(&config, registry, "a").unwrap();
-        assert_eq!(find("a.example"), Some(Credentials::IdentityToken("id".to_owned())));
-        assert_eq!(find("b.example"), Some(Credentials::RegistryToken("reg".to_owned())));
+        assert_eq!(
+            find("a.example"),
+            Some(Credentials::IdentityToken("id".to_owned()))
+        );
+        assert_eq!(
+            find("b.example"),
+            Some(Credentials::RegistryToken("reg".to_owned()))
+        );
     }
 
     #[test]
     fn a_broken_entry_names_its_key_and_not_its_secret() {
         let config = document(json!({"auths": {"r.example": {"auth": "c2VjcmV0"}}}));
         let error = find_in(&config, "r.example", "a").unwrap_err();
-        assert_eq!(format!("{error:#}"), "auths[\"r.example\"]: auth is not NAME:PASSWORD in base64");
+        assert_eq!(
+            format!("{error:#}"),
+            "auths[\"r.example\"]: auth is not NAME:PASSWORD in base64"
+        );
     }
 
     #[test]
     fn a_helper_is_a_name_and_not_a_path() {
         let config = document(json!({"credHelpers": {"r.example": "x/../../evil"}}));
         let error = find_in(&config, "r.example", "a").unwrap_err();
-        assert_eq!(format!("{error:#}"), "credential helper \"x/../../evil\" is not a name");
+        assert_eq!(
+            format!("{error:#}"),
+            "credential helper \"x/../../evil\" is not a name"
+        );
     }
 
     #[test]
     fn a_registrys_own_helper_wins_over_the_one_for_all() {
-        let config = document(json!({"credsStore": "all", "credHelpers": {"https://r.example": "own"}}));
-        assert_eq!(helper(&config, "r.example").unwrap().as_deref(), Some("own"));
-        assert_eq!(helper(&config, "s.example").unwrap().as_deref(), Some("all"));
+        let config =
+            document(json!({"credsStore": "all", "credHelpers": {"https://r.example": "own"}}));
+        assert_eq!(
+            helper(&config, "r.example").unwrap().as_deref(),
+            Some("own")
+        );
+        assert_eq!(
+            helper(&config, "s.example").unwrap().as_deref(),
+            Some("all")
+        );
     }
 
     #[test]
     fn the_file_named_by_the_environment_is_the_only_one() {
         let of = |set: &[(&str, &str)]| {
-            let get = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into());
-            Keyring::of(&get).files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>()
+            let get = |name: &str| {
+                set.iter()
+                    .find(|(key, _)| *key == name)
+                    .map(|(_, value)| (*value).into())
+            };
+            Keyring::of(&get)
+                .files
+                .iter()
+                .map(|file| file.display().to_string())
+                .collect::<Vec<_>>()
         };
         assert_eq!(of(&[("REGISTRY_AUTH_FILE", "/a"), ("HOME", "/h")]), ["/a"]);
         assert_eq!(
             of(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/r")]),
-            ["/h/.docker/config.json", "/r/containers/auth.json", "/h/.config/containers/auth.json"]
+            [
+                "/h/.docker/config.json",
+                "/r/containers/auth.json",
+                "/h/.config/containers/auth.json"
+            ]
         );
         assert_eq!(of(&[("DOCKER_CONFIG", "/d")]), ["/d/config.json"]);
     }
@@ -423,7 +569,10 @@ mod tests {
     fn storing_keeps_what_else_the_file_says_and_forgetting_takes_it_back() {
         let dir = std::env::temp_dir().join(format!("sc-keyring-{}", std::process::id()));
         let file = dir.join("new/config.json");
-        let keyring = Keyring { files: vec![file.clone()], named: false };
+        let keyring = Keyring {
+            files: vec![file.clone()],
+            named: false,
+        };
         assert_eq!(keyring.find("r.example", "a").unwrap(), None);
         keyring.store("r.example", "u", "p:q").unwrap();
         change(&file, |document| {
@@ -432,9 +581,18 @@ mod tests {
         })
         .unwrap();
         keyring.store("docker.io", "hub", "h").unwrap();
-        assert_eq!(keyring.find("r.example", "a").unwrap(), password("u", "p:q"));
-        assert_eq!(keyring.find("docker.io", "library/a").unwrap(), password("hub", "h"));
-        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            keyring.find("r.example", "a").unwrap(),
+            password("u", "p:q")
+        );
+        assert_eq!(
+            keyring.find("docker.io", "library/a").unwrap(),
+            password("hub", "h")
+        );
+        assert_eq!(
+            fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert!(keyring.forget("r.example").unwrap());
         assert!(!keyring.forget("r.example").unwrap());
         let left = read(&file).unwrap().unwrap();

@@ -39,11 +39,19 @@ pub type Outcome<T> = Result<T, Failure>;
 
 impl Failure {
     pub fn later(error: anyhow::Error) -> Failure {
-        Failure { error, again: Again::Later, status: None, no_tls: false }
+        Failure {
+            error,
+            again: Again::Later,
+            status: None,
+            no_tls: false,
+        }
     }
 
     pub fn context(self, what: impl std::fmt::Display + Send + Sync + 'static) -> Failure {
-        Failure { error: self.error.context(what), ..self }
+        Failure {
+            error: self.error.context(what),
+            ..self
+        }
     }
 
     /// Of a request that got no answer. `reached`: this server has answered before, so that it is there.
@@ -52,7 +60,9 @@ impl Failure {
             ureq::Error::HostNotFound => later_if(reached),
             ureq::Error::Io(io) => of_io(io, reached),
             ureq::Error::Rustls(tls) => of_tls(tls, reached),
-            ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::Protocol(_) => Again::Later,
+            ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::Protocol(_) => {
+                Again::Later
+            }
             _ => Again::Never,
         };
         let hint = match certificate_trouble(&error) {
@@ -67,16 +77,32 @@ impl Failure {
             ureq::Error::Io(io) => io.to_string(),
             other => other.to_string(),
         };
-        Failure { error: anyhow!("{verb} {url}: {}{hint}", printable(&reason)), again, status: None, no_tls: false }
+        Failure {
+            error: anyhow!("{verb} {url}: {}{hint}", printable(&reason)),
+            again,
+            status: None,
+            no_tls: false,
+        }
     }
 
     /// Of a connection that broke while the answer's content came.
     pub fn of_reading(error: std::io::Error, url: &Url) -> Failure {
-        Failure { again: of_io(&error, true), error: anyhow!("GET {url}: {error}"), status: None, no_tls: false }
+        Failure {
+            again: of_io(&error, true),
+            error: anyhow!("GET {url}: {error}"),
+            status: None,
+            no_tls: false,
+        }
     }
 
     /// Of an answer whose status is not what it should be; `body`: the beginning of its content.
-    pub fn of_status(status: u16, headers: &HeaderMap, body: &[u8], verb: &str, url: &Url) -> Failure {
+    pub fn of_status(
+        status: u16,
+        headers: &HeaderMap,
+        body: &[u8],
+        verb: &str,
+        url: &Url,
+    ) -> Failure {
         let again = match status {
             408 | 425 | 429 | 500 | 502..=504 => match retry_after(headers) {
                 Some(pause) if pause > LONGEST_RETRY_AFTER => Again::Never,
@@ -90,7 +116,10 @@ impl Failure {
             words => format!(" ({words})"),
         };
         let hint = match (status, retry_after(headers)) {
-            (401 | 403, _) => format!("; is it there, and are you logged in? (sc-image login {})", url.authority),
+            (401 | 403, _) => format!(
+                "; is it there, and are you logged in? (sc-image login {})",
+                url.authority
+            ),
             (429, Some(pause)) => format!("; try again in {} s", pause.as_secs()),
             (429, None) => "; too many requests: log in, or try again later".to_owned(),
             _ => String::new(),
@@ -107,7 +136,12 @@ impl Failure {
 /// An error of ours, such as a full disk, does not go away.
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Failure {
-        Failure { error, again: Again::Never, status: None, no_tls: false }
+        Failure {
+            error,
+            again: Again::Never,
+            status: None,
+            no_tls: false,
+        }
     }
 }
 
@@ -144,14 +178,20 @@ pub fn retrying<T>(
         if failed >= ATTEMPTS {
             return Err(failure.context(format!("tried {failed} times")));
         }
-        tell(&format!("{:#}; again in {:.1} s", failure.error, pause.as_secs_f64()));
+        tell(&format!(
+            "{:#}; again in {:.1} s",
+            failure.error,
+            pause.as_secs_f64()
+        ));
         std::thread::sleep(pause);
     }
 }
 
 /// Doubles with each failure, and differs between processes, so that not all come back at once.
 fn pause(failed: u32) -> Duration {
-    let full = FIRST_PAUSE.saturating_mul(1 << failed.min(16).saturating_sub(1)).min(LONGEST_PAUSE);
+    let full = FIRST_PAUSE
+        .saturating_mul(1 << failed.min(16).saturating_sub(1))
+        .min(LONGEST_PAUSE);
     full * (75 + std::process::id() % 50) / 100
 }
 
@@ -160,7 +200,10 @@ fn later_if(reached: bool) -> Again {
 }
 
 fn of_io(error: &std::io::Error, reached: bool) -> Again {
-    if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+    if let Some(tls) = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    {
         return of_tls(tls, reached);
     }
     if let Some(ureq::Error::Rustls(tls)) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
@@ -168,15 +211,21 @@ fn of_io(error: &std::io::Error, reached: bool) -> Again {
     }
     match error.kind() {
         // A name mistyped is told at once; a server that restarts is waited for.
-        ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => later_if(reached),
-        ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported => Again::Never,
+        ErrorKind::ConnectionRefused
+        | ErrorKind::HostUnreachable
+        | ErrorKind::NetworkUnreachable => later_if(reached),
+        ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported => {
+            Again::Never
+        }
         _ => Again::Later,
     }
 }
 
 fn of_tls(error: &rustls::Error, reached: bool) -> Again {
     match error {
-        rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => Again::Never,
+        rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
+            Again::Never
+        }
         // Bytes that changed on their way.
         _ => later_if(reached),
     }
@@ -200,7 +249,10 @@ pub fn looks_like_no_tls(error: &ureq::Error) -> bool {
         (Some(tls), _) => matches!(tls, rustls::Error::InvalidMessage(_)),
         (None, ureq::Error::Io(io)) => matches!(
             io.kind(),
-            ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof | ErrorKind::ConnectionRefused | ErrorKind::ConnectionAborted
+            ErrorKind::ConnectionReset
+                | ErrorKind::UnexpectedEof
+                | ErrorKind::ConnectionRefused
+                | ErrorKind::ConnectionAborted
         ),
         _ => false,
     }
@@ -208,7 +260,13 @@ pub fn looks_like_no_tls(error: &ureq::Error) -> bool {
 
 /// `Retry-After` in seconds; dates, which registries do not send, are not read.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
+    let seconds = headers
+        .get("retry-after")?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
     Some(Duration::from_secs(seconds))
 }
 
@@ -217,8 +275,19 @@ fn words(body: &[u8]) -> String {
     let text = match serde_json::from_slice::<serde_json::Value>(body) {
         Ok(json) => {
             let first = &json["errors"][0];
-            let parts = [&first["code"], &first["message"], &json["error"], &json["message"], &json["details"]];
-            parts.iter().filter_map(|part| part.as_str()).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
+            let parts = [
+                &first["code"],
+                &first["message"],
+                &json["error"],
+                &json["message"],
+                &json["details"],
+            ];
+            parts
+                .iter()
+                .filter_map(|part| part.as_str())
+                .filter(|part| !part.is_empty())
+                .collect::<Vec<_>>()
+                .join(": ")
         }
         // A page of HTML explains nothing in one line.
         Err(_) if body.trim_ascii_start().starts_with(b"<") => String::new(),
@@ -226,7 +295,10 @@ fn words(body: &[u8]) -> String {
     };
     let mut text = printable(&text);
     if text.len() > WORDS_MAX {
-        let cut = (0..=WORDS_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let cut = (0..=WORDS_MAX)
+            .rev()
+            .find(|at| text.is_char_boundary(*at))
+            .unwrap_or(0);
         text.truncate(cut);
         text.push('…');
     }
@@ -238,7 +310,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(key, value)| (key.parse().unwrap(), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| (key.parse().unwrap(), value.parse().unwrap()))
+            .collect()
     }
 
     #[test]
@@ -253,13 +328,25 @@ mod tests {
             (501, &[], Again::Never),
             (503, &[], Again::Later),
             (429, &[], Again::Later),
-            (429, &[("retry-after", "3")], Again::After(Duration::from_secs(3))),
-            (503, &[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")], Again::Later),
+            (
+                429,
+                &[("retry-after", "3")],
+                Again::After(Duration::from_secs(3)),
+            ),
+            (
+                503,
+                &[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")],
+                Again::Later,
+            ),
             (429, &[("retry-after", "86400")], Again::Never),
         ];
         for (status, pairs, expected) in cases {
-            let pairs: Vec<_> = pairs.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect();
-            let failure = Failure::of_status(*status, &pairs.into_iter().collect(), b"", "GET", &url);
+            let pairs: Vec<_> = pairs
+                .iter()
+                .map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap()))
+                .collect();
+            let failure =
+                Failure::of_status(*status, &pairs.into_iter().collect(), b"", "GET", &url);
             assert_eq!(failure.again, *expected, "{status}");
         }
     }
@@ -272,11 +359,20 @@ mod tests {
             format!("{:#}", failure.error)
         };
         assert_eq!(
-            of(404, r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#),
+            of(
+                404,
+                r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#
+            ),
             "GET https://r.example/v2/a: status 404 (MANIFEST_UNKNOWN: manifest unknown)"
         );
-        assert_eq!(of(502, "<html>nginx</html>"), "GET https://r.example/v2/a: status 502");
-        assert_eq!(of(500, "a\x1b[2J"), "GET https://r.example/v2/a: status 500 (a\\u{1b}[2J)");
+        assert_eq!(
+            of(502, "<html>nginx</html>"),
+            "GET https://r.example/v2/a: status 502"
+        );
+        assert_eq!(
+            of(500, "a\x1b[2J"),
+            "GET https://r.example/v2/a: status 500 (a\\u{1b}[2J)"
+        );
         assert_eq!(
             of(401, ""),
             "GET https://r.example/v2/a: status 401; is it there, and are you logged in? (sc-image login r.example)"
@@ -287,15 +383,29 @@ mod tests {
     #[test]
     fn attempts_are_counted_only_while_nothing_gets_further() {
         let after = Again::After(Duration::ZERO);
-        let fail = || Failure { again: after, ..Failure::later(anyhow!("no")) };
+        let fail = || Failure {
+            again: after,
+            ..Failure::later(anyhow!("no"))
+        };
         let calls = std::cell::Cell::new(0_u32);
-        let outcome: Outcome<()> = retrying(|| (calls.set(calls.get() + 1), Err(fail())).1, || 0, &|_| {});
-        assert_eq!((calls.get(), outcome.unwrap_err().error.to_string()), (5, "tried 5 times".to_owned()));
+        let outcome: Outcome<()> = retrying(
+            || (calls.set(calls.get() + 1), Err(fail())).1,
+            || 0,
+            &|_| {},
+        );
+        assert_eq!(
+            (calls.get(), outcome.unwrap_err().error.to_string()),
+            (5, "tried 5 times".to_owned())
+        );
         calls.set(0);
         let done = retrying(
             || {
                 calls.set(calls.get() + 1);
-                if calls.get() < 20 { Err(fail()) } else { Ok(calls.get()) }
+                if calls.get() < 20 {
+                    Err(fail())
+                } else {
+                    Ok(calls.get())
+                }
             },
             || u64::from(calls.get()) << 16,
             &|_| {},

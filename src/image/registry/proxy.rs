@@ -13,11 +13,16 @@ pub fn choose(url: &Url, get: &dyn Fn(&str) -> Option<String>) -> Option<String>
     if is_loopback(&url.authority) {
         return None;
     }
-    let excepted = get("NO_PROXY").is_some_and(|list| list.split(',').any(|entry| matches(entry.trim(), url)));
+    let excepted =
+        get("NO_PROXY").is_some_and(|list| list.split(',').any(|entry| matches(entry.trim(), url)));
     if excepted {
         return None;
     }
-    get(if url.https { "HTTPS_PROXY" } else { "HTTP_PROXY" })
+    get(if url.https {
+        "HTTPS_PROXY"
+    } else {
+        "HTTP_PROXY"
+    })
 }
 
 /// One entry of `NO_PROXY`: `*`, a network, or a host with what is below it; a port narrows it.
@@ -41,14 +46,19 @@ fn matches(entry: &str, url: &Url) -> bool {
     }
     let host = host.trim_start_matches('*').to_ascii_lowercase();
     let domain = host.trim_start_matches('.');
-    let below = url.host().strip_suffix(domain).is_some_and(|sub| sub.ends_with('.'));
+    let below = url
+        .host()
+        .strip_suffix(domain)
+        .is_some_and(|sub| sub.ends_with('.'));
     below || !host.starts_with('.') && url.host() == domain
 }
 
 fn in_network(host: &str, network: &str, bits: &str) -> Option<bool> {
     let bits: u32 = bits.parse().ok()?;
     let (host, network, width) = match (host.parse().ok()?, network.parse().ok()?) {
-        (IpAddr::V4(host), IpAddr::V4(network)) => (host.to_bits().into(), network.to_bits().into(), 32),
+        (IpAddr::V4(host), IpAddr::V4(network)) => {
+            (host.to_bits().into(), network.to_bits().into(), 32)
+        }
         (IpAddr::V6(host), IpAddr::V6(network)) => (host.to_bits(), network.to_bits(), 128),
         _ => return None,
     };
@@ -91,7 +101,11 @@ mod tests {
                 "NO_PROXY" => Some((*except).to_owned()),
                 _ => None,
             };
-            assert_eq!(choose(&Url::parse(url).unwrap(), &get).as_deref(), *expected, "{url} {except}");
+            assert_eq!(
+                choose(&Url::parse(url).unwrap(), &get).as_deref(),
+                *expected,
+                "{url} {except}"
+            );
         }
     }
 }

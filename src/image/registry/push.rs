@@ -25,20 +25,44 @@ use ureq::http::Method;
 const SMALL: u64 = 1 << 20;
 
 /// Pushes what the store has under this name; says what that is.
-pub fn push(hosts: &Hosts, store: &Store, reference: &Reference, jobs: usize, progress: &Progress) -> Result<Descriptor> {
+pub fn push(
+    hosts: &Hosts,
+    store: &Store,
+    reference: &Reference,
+    jobs: usize,
+    progress: &Progress,
+) -> Result<Descriptor> {
     let name = reference.to_string();
     let index = store.index()?;
-    let named = index.manifests.iter().find(|descriptor| descriptor.annotation(REF_NAME) == Some(&name));
+    let named = index
+        .manifests
+        .iter()
+        .find(|descriptor| descriptor.annotation(REF_NAME) == Some(&name));
     let descriptor = named.with_context(|| {
-        format!("no image here is called {}: sc-image tag gives it this name", reference.familiar())
+        format!(
+            "no image here is called {}: sc-image tag gives it this name",
+            reference.familiar()
+        )
     })?;
     let source = hosts.registries.to_push(reference)?;
     let tell = |line: &str| progress.say(line);
     let push = || {
         let client = Client::connect(hosts, &source, Access::Push, &tell)?;
         let elsewhere = elsewhere(hosts, store, &index, &client);
-        let push = Push { store, client, elsewhere, jobs, progress };
-        push.document(descriptor, reference.tag.as_deref().unwrap_or(&descriptor.digest.to_string()))
+        let push = Push {
+            store,
+            client,
+            elsewhere,
+            jobs,
+            progress,
+        };
+        push.document(
+            descriptor,
+            reference
+                .tag
+                .as_deref()
+                .unwrap_or(&descriptor.digest.to_string()),
+        )
     };
     push().with_context(|| format!("push {}", reference.familiar()))?;
     Ok(descriptor.clone())
@@ -54,20 +78,33 @@ struct Push<'a> {
 }
 
 /// Where the registry may have our blobs already: in the repositories of other images here.
-fn elsewhere(hosts: &Hosts, store: &Store, index: &Index, client: &Client<'_>) -> BTreeMap<Digest, BTreeSet<String>> {
+fn elsewhere(
+    hosts: &Hosts,
+    store: &Store,
+    index: &Index,
+    client: &Client<'_>,
+) -> BTreeMap<Digest, BTreeSet<String>> {
     let mut found: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();
     for descriptor in &index.manifests {
-        let name = descriptor.annotation(REF_NAME).and_then(|name| name.parse::<Reference>().ok());
+        let name = descriptor
+            .annotation(REF_NAME)
+            .and_then(|name| name.parse::<Reference>().ok());
         let Some(place) = name.and_then(|name| hosts.registries.to_push(&name).ok()) else {
             continue;
         };
-        if place.registry != client.source.registry || place.repository == client.source.repository {
+        if place.registry != client.source.registry || place.repository == client.source.repository
+        {
             continue;
         }
         // A damaged image is no help here, and no hindrance either.
-        let Ok(image) = store.image(descriptor) else { continue };
+        let Ok(image) = store.image(descriptor) else {
+            continue;
+        };
         for layer in image.manifest.layers {
-            found.entry(layer.digest).or_default().insert(place.repository.clone());
+            found
+                .entry(layer.digest)
+                .or_default()
+                .insert(place.repository.clone());
         }
     }
     found
@@ -81,7 +118,10 @@ impl Push<'_> {
             Document::Index(index) => {
                 for part in &index.manifests {
                     if !self.store.has(&part.digest) {
-                        let platform = part.platform.as_ref().map(|platform| format!(" for {platform}"));
+                        let platform = part
+                            .platform
+                            .as_ref()
+                            .map(|platform| format!(" for {platform}"));
                         bail!(
                             "the image{} of the index is not here: pull it with --all-platforms",
                             platform.unwrap_or_default()
@@ -92,32 +132,61 @@ impl Push<'_> {
             }
         }
         let tell = |line: &str| self.progress.say(line);
-        Ok(retrying(|| self.client.put_manifest(version, descriptor, &content), || 0, &tell)?)
+        Ok(retrying(
+            || self.client.put_manifest(version, descriptor, &content),
+            || 0,
+            &tell,
+        )?)
     }
 
     fn blobs(&self, manifest: &Manifest) -> Result<()> {
         let mut seen = BTreeSet::new();
-        let parts = manifest.layers.iter().map(|layer| ("layer", layer)).chain([("config", &manifest.config)]);
+        let parts = manifest
+            .layers
+            .iter()
+            .map(|layer| ("layer", layer))
+            .chain([("config", &manifest.config)]);
         let parts = parts.filter(|(_, part)| seen.insert(part.digest));
         let mut work: Vec<(&Descriptor, Bar)> = parts
-            .map(|(what, part)| (part, self.progress.bar(&format!("{what} {}", part.digest.short()), Some(part.size))))
+            .map(|(what, part)| {
+                (
+                    part,
+                    self.progress
+                        .bar(&format!("{what} {}", part.digest.short()), Some(part.size)),
+                )
+            })
             .collect();
         work.sort_by_key(|(part, _)| part.size);
         in_parallel(work, self.jobs, |(part, bar), stop| {
-            self.blob(part, bar, stop).with_context(|| format!("blob {}", part.digest))
+            self.blob(part, bar, stop)
+                .with_context(|| format!("blob {}", part.digest))
         })
     }
 
     fn blob(&self, part: &Descriptor, bar: Bar, stop: &AtomicBool) -> Result<()> {
-        let tell = |line: &str| self.progress.say(&format!("blob {}: {line}", part.digest.short()));
+        let tell = |line: &str| {
+            self.progress
+                .say(&format!("blob {}: {line}", part.digest.short()))
+        };
         let exists = retrying(|| self.client.has_blob(&part.digest), || 0, &tell)?;
         if exists {
             bar.done("already there");
             return Ok(());
         }
         let file = self.store.open_blob(part)?;
-        let mut upload = Upload { client: &self.client, part, file, bar: &bar, stop, session: None, mount: None };
-        upload.mount = self.elsewhere.get(&part.digest).and_then(|repositories| repositories.first().cloned());
+        let mut upload = Upload {
+            client: &self.client,
+            part,
+            file,
+            bar: &bar,
+            stop,
+            session: None,
+            mount: None,
+        };
+        upload.mount = self
+            .elsewhere
+            .get(&part.digest)
+            .and_then(|repositories| repositories.first().cloned());
         let farthest = Cell::new(0);
         let attempt = || {
             let outcome = upload.attempt(&farthest);
@@ -159,12 +228,18 @@ impl Upload<'_> {
         };
         self.bar.reset(have);
         farthest.set(farthest.get().max(have));
-        self.file.seek(SeekFrom::Start(have)).map_err(anyhow::Error::from)?;
+        self.file
+            .seek(SeekFrom::Start(have))
+            .map_err(anyhow::Error::from)?;
         if self.part.size <= SMALL {
             self.finish(&session, self.part.size - have)?;
             return Ok("pushed");
         }
-        let rest = if have < self.part.size { self.send_rest(session, have)? } else { session };
+        let rest = if have < self.part.size {
+            self.send_rest(session, have)?
+        } else {
+            session
+        };
         farthest.set(self.part.size);
         self.finish(&rest, 0)?;
         Ok("pushed")
@@ -176,8 +251,12 @@ impl Upload<'_> {
             return self.begin_plain().map(Some);
         };
         let uploads = self.client.url("blobs/uploads/");
-        let url = uploads.with_query("mount", &self.part.digest.to_string()).with_query("from", from);
-        let answer = self.client.send(Call::new(Method::POST, url.clone()), &[from])?;
+        let url = uploads
+            .with_query("mount", &self.part.digest.to_string())
+            .with_query("from", from);
+        let answer = self
+            .client
+            .send(Call::new(Method::POST, url.clone()), &[from])?;
         let answer = expect(answer, &[201, 202], "POST", &url)?;
         match answer.status().as_u16() {
             201 => Ok(None),
@@ -187,13 +266,18 @@ impl Upload<'_> {
 
     fn begin_plain(&self) -> Outcome<Url> {
         let url = self.client.url("blobs/uploads/");
-        let answer = self.client.send(Call::new(Method::POST, url.clone()), &[])?;
+        let answer = self
+            .client
+            .send(Call::new(Method::POST, url.clone()), &[])?;
         location(&expect(answer, &[202], "POST", &url)?, &url)
     }
 
     /// How much of a broken upload the registry has; `None` if it does not know it any more.
     fn taken_up(&self, session: &Url) -> Option<(Url, u64)> {
-        let answer = self.client.send(Call::new(Method::GET, session.clone()), &[]).ok()?;
+        let answer = self
+            .client
+            .send(Call::new(Method::GET, session.clone()), &[])
+            .ok()?;
         let answer = expect(answer, &[204], "GET", session).ok()?;
         let range = header(answer.headers(), "range")?;
         let last: u64 = range.rsplit('-').next()?.parse().ok()?;
@@ -207,13 +291,20 @@ impl Upload<'_> {
     fn send_rest(&mut self, session: Url, have: u64) -> Outcome<Url> {
         self.session = Some(session.clone());
         let rest = self.part.size - have;
-        let mut call =
-            Call::new(Method::PATCH, session.clone()).header("content-type", "application/octet-stream");
+        let mut call = Call::new(Method::PATCH, session.clone())
+            .header("content-type", "application/octet-stream");
         if have > 0 {
             call = call.header("content-range", format!("{have}-{}", self.part.size - 1));
         }
-        let mut reader = Counted { file: &self.file, left: rest, bar: self.bar, stop: self.stop };
-        let answer = self.client.send(call.body(Content::Stream(&mut reader, rest)), &[])?;
+        let mut reader = Counted {
+            file: &self.file,
+            left: rest,
+            bar: self.bar,
+            stop: self.stop,
+        };
+        let answer = self
+            .client
+            .send(call.body(Content::Stream(&mut reader, rest)), &[])?;
         let answer = expect(answer, &[202], "PATCH", &session)?;
         let next = location(&answer, &session)?;
         self.session = Some(next.clone());
@@ -222,12 +313,22 @@ impl Upload<'_> {
 
     /// Ends the upload, with the last bytes; the registry verifies the digest.
     fn finish(&mut self, session: &Url, rest: u64) -> Outcome<()> {
-        let url = session.clone().with_query("digest", &self.part.digest.to_string());
-        let call = Call::new(Method::PUT, url.clone()).header("content-type", "application/octet-stream");
+        let url = session
+            .clone()
+            .with_query("digest", &self.part.digest.to_string());
+        let call =
+            Call::new(Method::PUT, url.clone()).header("content-type", "application/octet-stream");
         let mut bytes = Vec::new();
         if rest > 0 {
-            let mut reader = Counted { file: &self.file, left: rest, bar: self.bar, stop: self.stop };
-            reader.read_to_end(&mut bytes).map_err(anyhow::Error::from)?;
+            let mut reader = Counted {
+                file: &self.file,
+                left: rest,
+                bar: self.bar,
+                stop: self.stop,
+            };
+            reader
+                .read_to_end(&mut bytes)
+                .map_err(anyhow::Error::from)?;
         }
         let answer = self.client.send(call.body(Content::Bytes(&bytes)), &[])?;
         let answer = expect(answer, &[201, 204], "PUT", &url)?;
@@ -253,7 +354,9 @@ impl Read for Counted<'_> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(std::io::Error::other("stopped, since another blob failed"));
         }
-        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let most = buffer
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let n = self.file.read(&mut buffer[..most])?;
         self.left -= n as u64;
         self.bar.add(n as u64);
@@ -262,9 +365,12 @@ impl Read for Counted<'_> {
 }
 
 fn location<T>(answer: &ureq::http::Response<T>, url: &Url) -> Outcome<Url> {
-    let location = header(answer.headers(), "location")
-        .with_context(|| format!("{url}: the answer does not say where to send the content (Location)"))?;
-    Ok(url.join(location).with_context(|| format!("{url}: Location"))?)
+    let location = header(answer.headers(), "location").with_context(|| {
+        format!("{url}: the answer does not say where to send the content (Location)")
+    })?;
+    Ok(url
+        .join(location)
+        .with_context(|| format!("{url}: Location"))?)
 }
 
 impl Client<'_> {
@@ -273,19 +379,29 @@ impl Client<'_> {
         let answer = self.send(Call::new(Method::HEAD, url.clone()), &[])?;
         match expect(answer, &[200], "HEAD", &url) {
             Ok(_) => Ok(true),
-            Err(Failure { status: Some(404), .. }) => Ok(false),
+            Err(Failure {
+                status: Some(404), ..
+            }) => Ok(false),
             Err(failure) => Err(failure),
         }
     }
 
     fn put_manifest(&self, version: &str, descriptor: &Descriptor, content: &[u8]) -> Outcome<()> {
         let url = self.url(&format!("manifests/{version}"));
-        let call = Call::new(Method::PUT, url.clone()).header("content-type", &descriptor.media_type);
-        let answer = expect(self.send(call.body(Content::Bytes(content)), &[])?, &[201, 202], "PUT", &url)?;
+        let call =
+            Call::new(Method::PUT, url.clone()).header("content-type", &descriptor.media_type);
+        let answer = expect(
+            self.send(call.body(Content::Bytes(content)), &[])?,
+            &[201, 202],
+            "PUT",
+            &url,
+        )?;
         match header(answer.headers(), "docker-content-digest") {
-            Some(said) if said != descriptor.digest.to_string() => {
-                Err(anyhow!("PUT {url}: the registry says the manifest has digest {said:?}, ours has {}", descriptor.digest).into())
-            }
+            Some(said) if said != descriptor.digest.to_string() => Err(anyhow!(
+                "PUT {url}: the registry says the manifest has digest {said:?}, ours has {}",
+                descriptor.digest
+            )
+            .into()),
             _ => Ok(()),
         }
     }

@@ -83,8 +83,9 @@ impl Registries {
         let get = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         if let Some(file) = get(NAMED_BY) {
             let file = PathBuf::from(file);
-            let entries = read(&file)?
-                .with_context(|| format!("{}: no such file ({NAMED_BY} names it)", file.display()))?;
+            let entries = read(&file)?.with_context(|| {
+                format!("{}: no such file ({NAMED_BY} names it)", file.display())
+            })?;
             return Ok(Registries { entries });
         }
         let dirs = places(&get, "containers");
@@ -106,7 +107,9 @@ impl Registries {
 
     fn parse(text: &str) -> Result<Vec<Entry>> {
         let file: File = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            let line = error
+                .span()
+                .map_or(1, |span| text[..span.start].lines().count().max(1));
             anyhow::anyhow!("line {line}: {}", error.message())
         })?;
         ensure!(
@@ -137,7 +140,12 @@ impl Registries {
                 PullFromMirror::TagOnly => !by_digest,
             };
             if wanted {
-                sources.push(entry.source(reference, Some(&mirror.location), mirror.insecure, true)?);
+                sources.push(entry.source(
+                    reference,
+                    Some(&mirror.location),
+                    mirror.insecure,
+                    true,
+                )?);
             }
         }
         sources.push(entry.source(reference, entry.location.as_deref(), entry.insecure, false)?);
@@ -161,11 +169,16 @@ impl Registries {
     /// Is this registry configured as insecure? For those that no image's name led to, such as a redirect's.
     pub fn insecure(&self, registry: &str) -> bool {
         let entry = self.entry(registry).is_some_and(|entry| {
-            entry.insecure && entry.location.as_deref().is_none_or(|location| host(location) == registry)
+            entry.insecure
+                && entry
+                    .location
+                    .as_deref()
+                    .is_none_or(|location| host(location) == registry)
         });
         let located = self.entries.iter().any(|entry| {
             entry.insecure && entry.location.as_deref().map(host) == Some(registry)
-                || (entry.mirrors.iter()).any(|mirror| mirror.insecure && host(&mirror.location) == registry)
+                || (entry.mirrors.iter())
+                    .any(|mirror| mirror.insecure && host(&mirror.location) == registry)
         });
         entry || located
     }
@@ -173,7 +186,10 @@ impl Registries {
     /// The entry whose prefix is the longest that fits.
     fn entry(&self, name: &str) -> Option<&Entry> {
         let fits = |entry: &&Entry| fit(entry.prefix(), name).is_some();
-        self.entries.iter().filter(fits).max_by_key(|entry| entry.prefix().len())
+        self.entries
+            .iter()
+            .filter(fits)
+            .max_by_key(|entry| entry.prefix().len())
     }
 }
 
@@ -184,8 +200,14 @@ impl Entry {
     }
 
     fn check(&self) -> Result<()> {
-        ensure!(!self.prefix().is_empty(), "[[registry]]: neither prefix nor location");
-        let locations = self.location.iter().chain(self.mirrors.iter().map(|mirror| &mirror.location));
+        ensure!(
+            !self.prefix().is_empty(),
+            "[[registry]]: neither prefix nor location"
+        );
+        let locations = self
+            .location
+            .iter()
+            .chain(self.mirrors.iter().map(|mirror| &mirror.location));
         for location in locations.filter(|location| !location.is_empty()) {
             ensure!(
                 !location.contains("://") && !location.ends_with('/'),
@@ -194,19 +216,33 @@ impl Entry {
             check_registry(host(location)).with_context(|| format!("location {location:?}"))?;
         }
         for mirror in &self.mirrors {
-            ensure!(!mirror.location.is_empty(), "[[registry.mirror]] of {:?}: no location", self.prefix());
+            ensure!(
+                !mirror.location.is_empty(),
+                "[[registry.mirror]] of {:?}: no location",
+                self.prefix()
+            );
         }
         Ok(())
     }
 
     fn refuse_blocked(&self, reference: &Reference) -> Result<()> {
         if self.blocked {
-            bail!("{}: blocked by {:?} in registries.conf", reference.familiar(), self.prefix());
+            bail!(
+                "{}: blocked by {:?} in registries.conf",
+                reference.familiar(),
+                self.prefix()
+            );
         }
         Ok(())
     }
 
-    fn source(&self, reference: &Reference, location: Option<&str>, insecure: bool, mirror: bool) -> Result<Source> {
+    fn source(
+        &self,
+        reference: &Reference,
+        location: Option<&str>,
+        insecure: bool,
+        mirror: bool,
+    ) -> Result<Source> {
         let name = reference.name();
         let fit = fit(self.prefix(), &name).unwrap_or_default();
         let moved = match location.filter(|location| !location.is_empty()) {
@@ -216,8 +252,15 @@ impl Entry {
         let (registry, repository) = moved
             .split_once('/')
             .filter(|(_, repository)| !repository.is_empty())
-            .with_context(|| format!("registries.conf makes {moved:?} of {name}, which is not an image's name"))?;
-        Ok(Source { registry: registry.to_owned(), repository: repository.to_owned(), insecure, mirror })
+            .with_context(|| {
+                format!("registries.conf makes {moved:?} of {name}, which is not an image's name")
+            })?;
+        Ok(Source {
+            registry: registry.to_owned(),
+            repository: repository.to_owned(),
+            insecure,
+            mirror,
+        })
     }
 }
 
@@ -251,7 +294,9 @@ pub fn places(get: &dyn Fn(&str) -> Option<OsString>, name: &str) -> Vec<PathBuf
     let config = get("XDG_CONFIG_HOME").map(PathBuf::from);
     let config = config.or_else(|| Some(PathBuf::from(get("HOME")?).join(".config")));
     let own = config.map(|dir| dir.join(name));
-    own.into_iter().chain([Path::new("/etc").join(name)]).collect()
+    own.into_iter()
+        .chain([Path::new("/etc").join(name)])
+        .collect()
 }
 
 /// Of two entries for one prefix the later counts.
@@ -268,7 +313,9 @@ fn read(file: &Path) -> Result<Option<Vec<Entry>>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| file.display().to_string()),
     };
-    Registries::parse(&text).with_context(|| file.display().to_string()).map(Some)
+    Registries::parse(&text)
+        .with_context(|| file.display().to_string())
+        .map(Some)
 }
 
 fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -279,7 +326,10 @@ fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>> {
     };
     let files: std::io::Result<Vec<PathBuf>> = listed.map(|entry| Ok(entry?.path())).collect();
     let mut files = files.with_context(|| dir.display().to_string())?;
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "conf"));
+    files.retain(|file| {
+        file.extension()
+            .is_some_and(|extension| extension == "conf")
+    });
     files.sort();
     Ok(files)
 }
@@ -317,7 +367,9 @@ mod tests {
     "#;
 
     fn pulled_from(name: &str) -> Result<Vec<String>> {
-        let registries = Registries { entries: Registries::parse(CONF)? };
+        let registries = Registries {
+            entries: Registries::parse(CONF)?,
+        };
         let sources = registries.to_pull(&name.parse()?)?;
         let show = |source: Source| {
             let insecure = if source.insecure { " insecure" } else { "" };
@@ -332,7 +384,13 @@ mod tests {
             ("other.example/a", &["other.example/a"]),
             ("lab.example:5000/a", &["lab.example:5000/a insecure"]),
             ("lab.example/a", &["lab.example/a"]),
-            ("alpine", &["mirror.example/hub/library/alpine", "docker.io/library/alpine"]),
+            (
+                "alpine",
+                &[
+                    "mirror.example/hub/library/alpine",
+                    "docker.io/library/alpine",
+                ],
+            ),
             (
                 "alpine@sha256:H",
                 &[
@@ -342,13 +400,23 @@ mod tests {
                 ],
             ),
             ("internal/a", &["in.example/x/a"]),
-            ("internals/a", &["mirror.example/hub/internals/a", "docker.io/internals/a"]),
+            (
+                "internals/a",
+                &["mirror.example/hub/internals/a", "docker.io/internals/a"],
+            ),
             ("old.example/a", &["old.example/a"]),
-            ("old.example/a@sha256:H", &["new.example/a", "old.example/a"]),
+            (
+                "old.example/a@sha256:H",
+                &["new.example/a", "old.example/a"],
+            ),
             ("corp.example/a", &["corp.example/a"]),
         ];
         for (name, expected) in cases {
-            assert_eq!(pulled_from(&name.replace('H', HEX)).unwrap(), *expected, "{name}");
+            assert_eq!(
+                pulled_from(&name.replace('H', HEX)).unwrap(),
+                *expected,
+                "{name}"
+            );
         }
     }
 
@@ -359,20 +427,33 @@ mod tests {
             format!("{error:#}"),
             "a.corp.example/x:latest: blocked by \"*.corp.example\" in registries.conf"
         );
-        let registries = Registries { entries: Registries::parse(CONF).unwrap() };
-        assert!(registries.to_push(&"a.corp.example/x".parse().unwrap()).is_err());
+        let registries = Registries {
+            entries: Registries::parse(CONF).unwrap(),
+        };
+        assert!(
+            registries
+                .to_push(&"a.corp.example/x".parse().unwrap())
+                .is_err()
+        );
     }
 
     #[test]
     fn nothing_is_pushed_to_a_mirror() {
-        let registries = Registries { entries: Registries::parse(CONF).unwrap() };
+        let registries = Registries {
+            entries: Registries::parse(CONF).unwrap(),
+        };
         let place = registries.to_push(&"alpine".parse().unwrap()).unwrap();
-        assert_eq!((place.registry.as_str(), place.mirror), ("docker.io", false));
+        assert_eq!(
+            (place.registry.as_str(), place.mirror),
+            ("docker.io", false)
+        );
     }
 
     #[test]
     fn a_redirects_host_is_insecure_only_if_configured() {
-        let registries = Registries { entries: Registries::parse(CONF).unwrap() };
+        let registries = Registries {
+            entries: Registries::parse(CONF).unwrap(),
+        };
         for (host, expected) in [
             ("lab.example:5000", true),
             ("127.0.0.1:5001", true),
@@ -386,8 +467,14 @@ mod tests {
     #[test]
     fn a_broken_file_says_where() {
         let cases = [
-            ("a = 1\n[[registry]]\nlocation = 5\n", "line 3: invalid type: integer `5`, expected a string"),
-            ("[[registry]]\ninsecure = true\n", "[[registry]]: neither prefix nor location"),
+            (
+                "a = 1\n[[registry]]\nlocation = 5\n",
+                "line 3: invalid type: integer `5`, expected a string",
+            ),
+            (
+                "[[registry]]\ninsecure = true\n",
+                "[[registry]]: neither prefix nor location",
+            ),
             (
                 "[[registry]]\nlocation = \"https://a.example\"\n",
                 "location \"https://a.example\": without scheme and without a / at its end, please",
@@ -398,7 +485,10 @@ mod tests {
             ),
         ];
         for (text, expected) in cases {
-            assert_eq!(format!("{:#}", Registries::parse(text).unwrap_err()), expected);
+            assert_eq!(
+                format!("{:#}", Registries::parse(text).unwrap_err()),
+                expected
+            );
         }
     }
 

@@ -49,13 +49,22 @@ struct Answer {
 }
 
 /// Fetches a token; without credentials an anonymous one. The caller has judged the realm.
-pub fn fetch(hosts: &Hosts, asked: &Asked<'_>, credentials: Option<&Credentials>, registry: &str) -> Outcome<Token> {
+pub fn fetch(
+    hosts: &Hosts,
+    asked: &Asked<'_>,
+    credentials: Option<&Credentials>,
+    registry: &str,
+) -> Outcome<Token> {
     let realm = asked.realm.clone();
     let explain = |failure: Failure| {
         let refused = matches!(failure.status, Some(400 | 401 | 403));
         let what = match (refused, credentials.is_some()) {
-            (true, true) => format!("the token server of {registry} refuses your credentials (sc-image login {registry})"),
-            (true, false) => format!("the token server of {registry} wants credentials (sc-image login {registry})"),
+            (true, true) => format!(
+                "the token server of {registry} refuses your credentials (sc-image login {registry})"
+            ),
+            (true, false) => format!(
+                "the token server of {registry} wants credentials (sc-image login {registry})"
+            ),
             _ => format!("a token for {registry}"),
         };
         failure.context(what)
@@ -76,10 +85,16 @@ pub fn fetch(hosts: &Hosts, asked: &Asked<'_>, credentials: Option<&Credentials>
     };
     let (verb, url) = (call.method.to_string(), call.url.clone());
     // Redirects are not followed: the credentials were for this address.
-    let answer = hosts.exchange(call, asked.insecure, false).and_then(|answer| expect(answer, &[200], &verb, &url));
+    let answer = hosts
+        .exchange(call, asked.insecure, false)
+        .and_then(|answer| expect(answer, &[200], &verb, &url));
     let mut answer = answer.map_err(explain)?;
     let mut body = Vec::new();
-    let read = answer.body_mut().as_reader().take(ANSWER_MAX).read_to_end(&mut body);
+    let read = answer
+        .body_mut()
+        .as_reader()
+        .take(ANSWER_MAX)
+        .read_to_end(&mut body);
     read.map_err(|error| explain(Failure::of_reading(error, &url)))?;
     let token = parse(&body).with_context(|| format!("{url}: the token server's answer"))?;
     Ok(token)
@@ -105,12 +120,18 @@ fn oauth_form(asked: &Asked<'_>, identity: &str) -> String {
         ("scope", &scope),
     ];
     let pairs = fields.iter().filter(|(_, value)| !value.is_empty());
-    pairs.map(|(key, value)| format!("{key}={}", escape(value))).collect::<Vec<_>>().join("&")
+    pairs
+        .map(|(key, value)| format!("{key}={}", escape(value)))
+        .collect::<Vec<_>>()
+        .join("&")
 }
 
 fn parse(body: &[u8]) -> anyhow::Result<Token> {
     let answer: Answer = serde_json::from_slice(body).context("is not JSON as specified")?;
-    let value = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
+    let value = answer
+        .token
+        .or(answer.access_token)
+        .filter(|token| !token.is_empty());
     let value = value.context("holds no token")?;
     // It becomes part of a header.
     if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -118,7 +139,10 @@ fn parse(body: &[u8]) -> anyhow::Result<Token> {
     }
     // A day at most: what is longer only makes the sum overflow.
     let life = Duration::from_secs(answer.expires_in.unwrap_or(DEFAULT_LIFE).min(86400));
-    Ok(Token { value, until: Instant::now() + life.saturating_sub(MARGIN) })
+    Ok(Token {
+        value,
+        until: Instant::now() + life.saturating_sub(MARGIN),
+    })
 }
 
 #[cfg(test)]
@@ -129,29 +153,55 @@ mod tests {
     fn a_token_is_read_under_both_its_names() {
         for (text, expected) in [
             (r#"{"token":"a.b-c"}"#, Some("Bearer a.b-c")),
-            (r#"{"access_token":"d","expires_in":18446744073709551615}"#, Some("Bearer d")),
+            (
+                r#"{"access_token":"d","expires_in":18446744073709551615}"#,
+                Some("Bearer d"),
+            ),
             (r#"{"token":"a","access_token":"d"}"#, Some("Bearer a")),
             (r#"{"token":""}"#, None),
             (r#"{}"#, None),
             (r#"{"token":"a\r\nX-Evil: 1"}"#, None),
             ("<html>", None),
         ] {
-            assert_eq!(parse(text.as_bytes()).ok().map(|token| token.header()).as_deref(), expected, "{text}");
+            assert_eq!(
+                parse(text.as_bytes())
+                    .ok()
+                    .map(|token| token.header())
+                    .as_deref(),
+                expected,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn a_token_is_not_used_up_to_its_last_second() {
-        assert!(parse(br#"{"token":"a","expires_in":300}"#).unwrap().is_fresh());
+        assert!(
+            parse(br#"{"token":"a","expires_in":300}"#)
+                .unwrap()
+                .is_fresh()
+        );
         assert!(parse(br#"{"token":"a"}"#).unwrap().is_fresh());
-        assert!(!parse(br#"{"token":"a","expires_in":5}"#).unwrap().is_fresh());
+        assert!(
+            !parse(br#"{"token":"a","expires_in":5}"#)
+                .unwrap()
+                .is_fresh()
+        );
     }
 
     #[test]
     fn what_is_asked_is_escaped() {
-        let scopes = ["repository:a/b:pull,push".to_owned(), "repository:c:pull".to_owned()];
+        let scopes = [
+            "repository:a/b:pull,push".to_owned(),
+            "repository:c:pull".to_owned(),
+        ];
         let realm = Url::parse("https://auth.example/token?x=1").unwrap();
-        let asked = Asked { realm: realm.clone(), insecure: false, service: Some("a b"), scopes: &scopes };
+        let asked = Asked {
+            realm: realm.clone(),
+            insecure: false,
+            service: Some("a b"),
+            scopes: &scopes,
+        };
         assert_eq!(
             query(realm, &asked).path,
             "/token?x=1&service=a%20b&scope=repository%3Aa%2Fb%3Apull%2Cpush&scope=repository%3Ac%3Apull"

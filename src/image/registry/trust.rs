@@ -43,7 +43,8 @@ impl Trust {
         for dir in &self.dirs {
             own.read(&dir.join(authority))?;
         }
-        let builder = TlsConfig::builder().unversioned_rustls_crypto_provider(self.provider.clone());
+        let builder =
+            TlsConfig::builder().unversioned_rustls_crypto_provider(self.provider.clone());
         let builder = match insecure {
             true => builder.disable_verification(true),
             false => {
@@ -55,7 +56,9 @@ impl Trust {
                 builder.root_certs(RootCerts::Specific(Arc::new(cas)))
             }
         };
-        let identity = own.identity.map(|(chain, key)| ClientCert::new_with_certs(&chain, key));
+        let identity = own
+            .identity
+            .map(|(chain, key)| ClientCert::new_with_certs(&chain, key));
         Ok(builder.client_cert(identity).build())
     }
 
@@ -63,7 +66,9 @@ impl Trust {
         if let Some(system) = self.system.get() {
             return Ok(system);
         }
-        let named = std::env::var_os("SSL_CERT_FILE").filter(|value| !value.is_empty()).map(PathBuf::from);
+        let named = std::env::var_os("SSL_CERT_FILE")
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from);
         let found = match named {
             Some(file) => certificates(&file)?,
             None => match BUNDLES.iter().map(Path::new).find(|path| path.exists()) {
@@ -86,7 +91,11 @@ impl Own {
     fn read(&mut self, dir: &Path) -> Result<()> {
         let listed = match std::fs::read_dir(dir) {
             Ok(listed) => listed,
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                return Ok(());
+            }
             Err(error) => return Err(error).with_context(|| dir.display().to_string()),
         };
         let files: std::io::Result<Vec<PathBuf>> = listed.map(|entry| Ok(entry?.path())).collect();
@@ -112,8 +121,13 @@ fn identity(file: &Path) -> Result<(Vec<Certificate<'static>>, PrivateKey<'stati
     let key = PrivateKey::from_pem(&text).with_context(bad_key)?;
     let chain = certificates(file)?;
     let rustls_key = rustls::pki_types::PrivateKeyDer::try_from(key.der().to_vec());
-    let rustls_key = rustls_key.map_err(anyhow::Error::msg).with_context(bad_key)?;
-    let rustls_chain = chain.iter().map(|one| rustls::pki_types::CertificateDer::from(one.der().to_vec())).collect();
+    let rustls_key = rustls_key
+        .map_err(anyhow::Error::msg)
+        .with_context(bad_key)?;
+    let rustls_chain = chain
+        .iter()
+        .map(|one| rustls::pki_types::CertificateDer::from(one.der().to_vec()))
+        .collect();
     let provider = rustls::crypto::ring::default_provider();
     rustls::sign::CertifiedKey::from_der(rustls_chain, rustls_key, &provider)
         .with_context(|| format!("{} and {}", file.display(), key_file.display()))?;
@@ -124,11 +138,17 @@ fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>> {
     let text = read(file)?;
     let mut found = Vec::new();
     for item in ureq::tls::parse_pem(&text) {
-        if let PemItem::Certificate(certificate) = item.with_context(|| file.display().to_string())? {
+        if let PemItem::Certificate(certificate) =
+            item.with_context(|| file.display().to_string())?
+        {
             found.push(certificate);
         }
     }
-    ensure!(!found.is_empty(), "{}: no certificate in PEM", file.display());
+    ensure!(
+        !found.is_empty(),
+        "{}: no certificate in PEM",
+        file.display()
+    );
     Ok(found)
 }
 

@@ -29,10 +29,18 @@ impl Url {
         };
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         ensure!(!authority.is_empty(), "{}: no host", context());
-        ensure!(!authority.contains('@'), "{}: a name or password before the host", context());
+        ensure!(
+            !authority.contains('@'),
+            "{}: a name or password before the host",
+            context()
+        );
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let slash = if path.starts_with('/') { "" } else { "/" };
-        Ok(Url { https, authority: authority.to_ascii_lowercase(), path: format!("{slash}{path}") })
+        Ok(Url {
+            https,
+            authority: authority.to_ascii_lowercase(),
+            path: format!("{slash}{path}"),
+        })
     }
 
     /// Where a Location leads from here.
@@ -48,7 +56,9 @@ impl Url {
             let path = self.path.split('?').next().unwrap_or_default();
             let dir = match location.starts_with('?') {
                 true => path,
-                false => path.rsplit_once('/').map_or("/", |(dir, _)| &path[..=dir.len()]),
+                false => path
+                    .rsplit_once('/')
+                    .map_or("/", |(dir, _)| &path[..=dir.len()]),
             };
             format!("{scheme}://{}{dir}{location}", self.authority)
         };
@@ -73,7 +83,9 @@ impl Url {
     }
 
     pub fn port(&self) -> u16 {
-        split_port(&self.authority).1.unwrap_or(if self.https { 443 } else { 80 })
+        split_port(&self.authority)
+            .1
+            .unwrap_or(if self.https { 443 } else { 80 })
     }
 }
 
@@ -81,7 +93,12 @@ impl Url {
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.split('?').next().unwrap_or_default();
-        write!(f, "{}://{}{path}", if self.https { "https" } else { "http" }, self.authority)
+        write!(
+            f,
+            "{}://{}{path}",
+            if self.https { "https" } else { "http" },
+            self.authority
+        )
     }
 }
 
@@ -91,14 +108,23 @@ pub fn is_loopback(authority: &str) -> bool {
     match host.parse::<std::net::IpAddr>() {
         Ok(address) => address.to_canonical().is_loopback(),
         // RFC 6761 section 6.3: the name and all below it.
-        Err(_) => host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost"),
+        Err(_) => {
+            host.eq_ignore_ascii_case("localhost")
+                || host.to_ascii_lowercase().ends_with(".localhost")
+        }
     }
 }
 
 /// Host (without brackets) and port.
 pub fn split_port(authority: &str) -> (&str, Option<u16>) {
-    if let Some((address, port)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return (address, port.strip_prefix(':').and_then(|port| port.parse().ok()));
+    if let Some((address, port)) = authority
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+    {
+        return (
+            address,
+            port.strip_prefix(':').and_then(|port| port.parse().ok()),
+        );
     }
     match authority.split_once(':') {
         Some((host, port)) => (host, port.parse().ok()),
@@ -111,7 +137,9 @@ pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => escaped.push(byte as char),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                escaped.push(byte as char)
+            }
             _ => escaped.push_str(&format!("%{byte:02X}")),
         }
     }
@@ -130,19 +158,37 @@ mod tests {
             ("http://o.example", "http://o.example|/"),
             ("//o.example/p", "https://o.example|/p"),
             ("/p/q", "https://r.example:5000|/p/q"),
-            ("id?state=2", "https://r.example:5000|/v2/a/blobs/uploads/id?state=2"),
-            ("?state=2", "https://r.example:5000|/v2/a/blobs/uploads/?state=2"),
+            (
+                "id?state=2",
+                "https://r.example:5000|/v2/a/blobs/uploads/id?state=2",
+            ),
+            (
+                "?state=2",
+                "https://r.example:5000|/v2/a/blobs/uploads/?state=2",
+            ),
             ("/p?u=http://x/", "https://r.example:5000|/p?u=http://x/"),
         ] {
             let url = base.join(location).unwrap();
             let scheme = if url.https { "https" } else { "http" };
-            assert_eq!(format!("{scheme}://{}|{}", url.authority, url.path), expected, "{location}");
+            assert_eq!(
+                format!("{scheme}://{}|{}", url.authority, url.path),
+                expected,
+                "{location}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_web_address_is_refused() {
-        for text in ["ftp://a/", "file:///etc/passwd", "/v2/", "https://", "https://u:p@h/", "https://a b/", ""] {
+        for text in [
+            "ftp://a/",
+            "file:///etc/passwd",
+            "/v2/",
+            "https://",
+            "https://u:p@h/",
+            "https://a b/",
+            "",
+        ] {
             assert!(Url::parse(text).is_err(), "{text}");
         }
     }
@@ -152,14 +198,20 @@ mod tests {
         let url = |text| Url::parse(text).unwrap();
         let here = url("https://r.example/v2/");
         assert!(here.same_origin(&url("https://R.example:443/x")));
-        for other in ["http://r.example/", "https://r.example:444/", "https://x.r.example/"] {
+        for other in [
+            "http://r.example/",
+            "https://r.example:444/",
+            "https://x.r.example/",
+        ] {
             assert!(!here.same_origin(&url(other)), "{other}");
         }
     }
 
     #[test]
     fn a_printed_url_has_no_query() {
-        let url = Url::parse("https://cdn.example/b").unwrap().with_query("sig", "a b&c");
+        let url = Url::parse("https://cdn.example/b")
+            .unwrap()
+            .with_query("sig", "a b&c");
         assert_eq!(url.path, "/b?sig=a%20b%26c");
         assert_eq!(url.to_string(), "https://cdn.example/b");
     }
