@@ -13,6 +13,15 @@
 //!
 //! Each other file is one subject. A test that cannot run here is counted as ignored, with its reason.
 
+/// `tests! { a_sentence ["program"], … }` makes the table of a file.
+macro_rules! tests {
+    ($($name:ident [$($need:expr),* $(,)?]),+ $(,)?) => {
+        pub const TESTS: &[$crate::Test] = &[$(
+            $crate::Test { name: stringify!($name), needs: &[$($need),*], body: $name }
+        ),+];
+    };
+}
+
 mod auth;
 mod daemon;
 mod faults;
@@ -33,16 +42,6 @@ pub struct Test {
     pub name: &'static str,
     pub needs: &'static [&'static str],
     pub body: fn(&Place) -> anyhow::Result<()>,
-}
-
-/// `tests! { a_sentence ["program"], … }` makes the table of a file.
-#[macro_export]
-macro_rules! tests {
-    ($($name:ident [$($need:expr),* $(,)?]),+ $(,)?) => {
-        pub const TESTS: &[$crate::Test] = &[$(
-            $crate::Test { name: stringify!($name), needs: &[$($need),*], body: $name }
-        ),+];
-    };
 }
 
 /// Which Debian package a program is in.

@@ -81,16 +81,34 @@ impl Layout {
 
 /// A gzipped tar with one file of so many random bytes, and its diff id.
 pub fn layer(size: usize, seed: u64) -> Result<(Vec<u8>, String)> {
-    let mut header = tar::Header::new_ustar();
-    header.set_size(size as u64);
-    header.set_mode(0o644);
-    let mut builder = tar::Builder::new(Vec::new());
-    builder.append_data(&mut header, format!("file-{seed}"), &noise(size, seed)[..])?;
-    let plain = builder.into_inner()?;
+    let mut plain = header(&format!("file-{seed}"), size).to_vec();
+    plain.extend(noise(size, seed));
+    // Up to a whole block, and the two empty ones of the end.
+    plain.resize(plain.len().next_multiple_of(512) + 1024, 0);
     let diff_id = digest(&plain);
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(&plain)?;
     Ok((encoder.finish()?, diff_id))
+}
+
+/// A plain file's, POSIX ustar.
+fn header(name: &str, size: usize) -> [u8; 512] {
+    let mut header = [0; 512];
+    let mut put =
+        |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    put(0, name);
+    put(100, "0000644");
+    put(108, "0000000");
+    put(116, "0000000");
+    put(124, &format!("{size:011o}"));
+    put(136, "00000000000");
+    put(148, "        ");
+    put(156, "0");
+    put(257, "ustar");
+    put(263, "00");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    header
 }
 
 /// Bytes without order, the same for the same seed (xorshift).
