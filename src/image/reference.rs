@@ -4,7 +4,7 @@
 //! containerd share; what docker refuses is refused here in its words. Pure: no registry is asked.
 
 use super::digest::Digest;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::fmt;
 use std::str::FromStr;
 
@@ -87,7 +87,8 @@ impl FromStr for Reference {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        parse(text).with_context(|| format!("image name {text:?}"))
+        // One link, since clap shows only the last of a chain.
+        parse(text).map_err(|error| anyhow!("image name {text:?}: {error:#}"))
     }
 }
 
