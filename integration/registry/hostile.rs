@@ -220,7 +220,10 @@ fn a_digest_that_is_a_path_leads_nowhere(place: &Place) -> Result<()> {
             "schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(CONFIG, b"{}"), "layers": [layer],
         });
         let server = serving(manifest.to_string(), MANIFEST)?;
-        place.bad(&["pull", &format!("{}/app:1", server.address)], &["digest"])?;
+        place.bad(
+            &["pull", &format!("{}/app:1", server.address)],
+            &["not a manifest: "],
+        )?;
         ensure!(
             !server
                 .seen()

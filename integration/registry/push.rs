@@ -10,7 +10,7 @@ tests! {
     a_pushed_image_is_the_same_for_skopeo ["docker-registry", "skopeo"],
     what_the_registry_has_is_not_sent_again ["docker-registry", "skopeo"],
     a_layer_of_another_repository_is_mounted_there ["docker-registry", "skopeo"],
-    a_broken_upload_goes_on_where_it_ended ["docker-registry", "skopeo"],
+    a_broken_upload_is_begun_anew ["docker-registry", "skopeo"],
     a_name_that_is_not_here_cannot_be_pushed [],
 }
 
@@ -91,7 +91,7 @@ fn a_layer_of_another_repository_is_mounted_there(place: &Place) -> Result<()> {
     Ok(())
 }
 
-fn a_broken_upload_goes_on_where_it_ended(place: &Place) -> Result<()> {
+fn a_broken_upload_is_begun_anew(place: &Place) -> Result<()> {
     let daemon = Daemon::start(place)?;
     daemon.fill(place, "app:1", &[8_000_000])?;
     let other = Daemon::start_with(place, "other", &super::daemon::Extra::default())?;
@@ -110,9 +110,6 @@ fn a_broken_upload_goes_on_where_it_ended(place: &Place) -> Result<()> {
         "{}",
         said.stderr
     );
-    let bytes = wire.up();
-    // What was on its way when the connection ended is sent again, but never the whole.
-    ensure!(bytes < 14_000_000, "{bytes} bytes went there for 8 MB");
     ensure!(other.digest("app:1")? == daemon.digest("app:1")?);
     Ok(())
 }

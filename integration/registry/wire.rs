@@ -65,10 +65,6 @@ impl Wire {
     pub fn up(&self) -> u64 {
         self.state.up.swap(0, Ordering::SeqCst)
     }
-
-    pub fn change(&self, change: impl FnOnce(&mut Trouble)) {
-        change(&mut self.state.trouble.lock().unwrap());
-    }
 }
 
 pub fn join(

@@ -97,8 +97,7 @@ impl Login {
             }
         };
         ensure!(!user.is_empty(), "a user name is needed");
-        prompt("Password: ")?;
-        let password = read_secret(&stdin).context("read the password")?;
+        let password = read_secret(&stdin, "Password: ").context("read the password")?;
         prompt("\n")?;
         let password = password.context("no password was typed")?;
         Ok((user, password))
@@ -115,12 +114,14 @@ fn prompt(text: &str) -> Result<()> {
 
 /// A line typed without being shown; `None` where it was broken off. Keys that would end the program are read as
 /// characters meanwhile, so that the terminal is never left without its echo.
-fn read_secret(stdin: &Stdin) -> Result<Option<String>> {
+fn read_secret(stdin: &Stdin, question: &str) -> Result<Option<String>> {
     const INTERRUPT: u8 = 3;
     const END: u8 = 4;
     const BACKSPACE: [u8; 2] = [8, 127];
     const KILL_LINE: u8 = 21;
+    // Before the question: an answer may come at once.
     let _silence = Silence::begin(stdin)?;
+    prompt(question)?;
     let mut typed = Vec::new();
     for byte in stdin.lock().bytes().take(PASSWORD_MAX as usize) {
         match byte? {

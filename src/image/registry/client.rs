@@ -244,9 +244,10 @@ impl<'a> Client<'a> {
         let mut base = Url::parse(&format!("https://{authority}/v2/"))?;
         let ping = |url: &Url| {
             let attempt = || {
-                let answer =
-                    hosts.exchange(Call::new(Method::GET, url.clone()), source.insecure, false);
-                answer.map_err(|failure| match failure.no_tls && plain {
+                let call = Call::new(Method::GET, url.clone());
+                let answer = hosts.exchange(call, source.insecure, false);
+                let asked = answer.and_then(|answer| demand(answer, url));
+                asked.map_err(|failure| match failure.no_tls && plain {
                     true => Failure {
                         again: Again::Never,
                         ..failure
@@ -256,15 +257,18 @@ impl<'a> Client<'a> {
             };
             retrying(attempt, || 0, tell)
         };
-        let answer = match ping(&base) {
+        let asked = match ping(&base) {
             Err(failure) if plain && failure.no_tls => {
                 base.https = false;
                 ping(&base)
             }
             other => other,
         };
-        let answer = answer.with_context_of(&source.registry)?;
-        let demand = demand(answer, &base).with_context_of(&source.registry)?;
+        let demand = asked.map_err(|failure| {
+            failure
+                .error
+                .context(format!("registry {}", source.registry))
+        })?;
         Ok(Client {
             hosts,
             source: source.clone(),
@@ -549,14 +553,4 @@ pub(super) fn basic(user: &str, password: &str) -> String {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-trait OfRegistry<T> {
-    fn with_context_of(self, registry: &str) -> Result<T>;
-}
-
-impl<T> OfRegistry<T> for Outcome<T> {
-    fn with_context_of(self, registry: &str) -> Result<T> {
-        self.map_err(|failure| failure.error.context(format!("registry {registry}")))
-    }
 }

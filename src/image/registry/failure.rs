@@ -65,13 +65,7 @@ impl Failure {
             }
             _ => Again::Never,
         };
-        let hint = match certificate_trouble(&error) {
-            true => format!(
-                "; if {} has a CA of its own, put it into certs.d/{}/ca.crt (containers-certs.d(5))",
-                url.authority, url.authority
-            ),
-            false => String::new(),
-        };
+        let hint = certificate_hint(&error, &url.authority);
         let reason = match &error {
             ureq::Error::HostNotFound => format!("no such host {:?}", url.host()),
             ureq::Error::Io(io) => io.to_string(),
@@ -209,6 +203,9 @@ fn of_io(error: &std::io::Error, reached: bool) -> Again {
     if let Some(ureq::Error::Rustls(tls)) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
         return of_tls(tls, reached);
     }
+    if is_lookup(error) {
+        return later_if(reached);
+    }
     match error.kind() {
         // A name mistyped is told at once; a server that restarts is waited for.
         ErrorKind::ConnectionRefused
@@ -239,8 +236,28 @@ fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
     }
 }
 
-fn certificate_trouble(error: &ureq::Error) -> bool {
-    matches!(tls_error(error), Some(rustls::Error::InvalidCertificate(_)))
+/// What helps against a certificate that is not accepted, for the end of an error.
+fn certificate_hint(error: &ureq::Error, authority: &str) -> String {
+    match tls_error(error) {
+        // Go's programs take a CA's certificate for a server's own; webpki, as RFC 5280 has it, does not.
+        Some(rustls::Error::InvalidCertificate(why))
+            if format!("{why:?}").contains("CaUsedAsEndEntity") =>
+        {
+            "; it is a CA's certificate: the server needs one of its own (basicConstraints CA:FALSE)"
+                .to_owned()
+        }
+        Some(rustls::Error::InvalidCertificate(_)) => format!(
+            "; if {authority} has a CA of its own, put it into certs.d/{authority}/ca.crt (containers-certs.d(5))"
+        ),
+        _ => String::new(),
+    }
+}
+
+/// Of names that do not resolve std says no more than this.
+fn is_lookup(error: &std::io::Error) -> bool {
+    error
+        .to_string()
+        .starts_with("failed to lookup address information")
 }
 
 /// Would a server without TLS make a client that begins with it fail so?

@@ -13,16 +13,11 @@ use crate::image::progress::{Bar, Progress};
 use crate::image::reference::Reference;
 use crate::image::store::Store;
 use anyhow::{Context, Result, anyhow, bail};
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek};
 use std::sync::atomic::{AtomicBool, Ordering};
-use ureq::http::Method;
-
-/// A blob up to this size is sent with the request that ends its upload; a larger one in one of its own, after whose
-/// failure the registry can be asked how far it came.
-const SMALL: u64 = 1 << 20;
+use ureq::http::{Method, Response};
 
 /// Pushes what the store has under this name; says what that is.
 pub fn push(
@@ -173,178 +168,31 @@ impl Push<'_> {
             bar.done("already there");
             return Ok(());
         }
-        let file = self.store.open_blob(part)?;
-        let mut upload = Upload {
-            client: &self.client,
-            part,
-            file,
-            bar: &bar,
-            stop,
-            session: None,
-            mount: None,
-        };
-        upload.mount = self
+        let from = self
             .elsewhere
             .get(&part.digest)
-            .and_then(|repositories| repositories.first().cloned());
-        let farthest = Cell::new(0);
-        let attempt = || {
-            let outcome = upload.attempt(&farthest);
-            if outcome.is_err() {
-                upload.mount = None;
-            }
-            outcome
+            .and_then(|places| places.first());
+        if let Some(from) = from
+            // Whatever is wrong with mounting, sending may work.
+            && self.client.mount(&part.digest, from).unwrap_or(false)
+        {
+            bar.done("mounted");
+            return Ok(());
+        }
+        let mut content = Counted {
+            file: self.store.open_blob(part)?,
+            bar: &bar,
+            stop,
         };
-        let how = retrying(attempt, || farthest.get(), &tell)?;
-        bar.done(how);
+        retrying(|| self.client.send_blob(part, &mut content), || 0, &tell)?;
+        bar.done("pushed");
         Ok(())
     }
 }
 
-/// One blob on its way out.
-struct Upload<'a> {
-    client: &'a Client<'a>,
-    part: &'a Descriptor,
-    file: File,
-    bar: &'a Bar,
-    stop: &'a AtomicBool,
-    /// Where the registry wants the rest of what it has a part of.
-    session: Option<Url>,
-    mount: Option<String>,
-}
-
-impl Upload<'_> {
-    /// Mounts or sends the blob; after a failure, goes on where the registry says.
-    fn attempt(&mut self, farthest: &Cell<u64>) -> Outcome<&'static str> {
-        let (session, have) = match self.session.take() {
-            Some(session) => match self.taken_up(&session) {
-                Some(progress) => progress,
-                None => (self.begin_plain()?, 0),
-            },
-            None => match self.begin()? {
-                Some(session) => (session, 0),
-                None => return Ok("mounted"),
-            },
-        };
-        self.bar.reset(have);
-        farthest.set(farthest.get().max(have));
-        self.file
-            .seek(SeekFrom::Start(have))
-            .map_err(anyhow::Error::from)?;
-        if self.part.size <= SMALL {
-            self.finish(&session, self.part.size - have)?;
-            return Ok("pushed");
-        }
-        let rest = if have < self.part.size {
-            self.send_rest(session, have)?
-        } else {
-            session
-        };
-        farthest.set(self.part.size);
-        self.finish(&rest, 0)?;
-        Ok("pushed")
-    }
-
-    /// Begins an upload; `None` if the registry could mount the blob instead.
-    fn begin(&self) -> Outcome<Option<Url>> {
-        let Some(from) = self.mount.as_deref() else {
-            return self.begin_plain().map(Some);
-        };
-        let uploads = self.client.url("blobs/uploads/");
-        let url = uploads
-            .with_query("mount", &self.part.digest.to_string())
-            .with_query("from", from);
-        let answer = self
-            .client
-            .send(Call::new(Method::POST, url.clone()), &[from])?;
-        let answer = expect(answer, &[201, 202], "POST", &url)?;
-        match answer.status().as_u16() {
-            201 => Ok(None),
-            _ => location(&answer, &url).map(Some),
-        }
-    }
-
-    fn begin_plain(&self) -> Outcome<Url> {
-        let url = self.client.url("blobs/uploads/");
-        let answer = self
-            .client
-            .send(Call::new(Method::POST, url.clone()), &[])?;
-        location(&expect(answer, &[202], "POST", &url)?, &url)
-    }
-
-    /// How much of a broken upload the registry has; `None` if it does not know it any more.
-    fn taken_up(&self, session: &Url) -> Option<(Url, u64)> {
-        let answer = self
-            .client
-            .send(Call::new(Method::GET, session.clone()), &[])
-            .ok()?;
-        let answer = expect(answer, &[204], "GET", session).ok()?;
-        let range = header(answer.headers(), "range")?;
-        let last: u64 = range.rsplit('-').next()?.parse().ok()?;
-        // `0-0` is said of nothing as well as of one byte.
-        let have = if last == 0 { 0 } else { last + 1 };
-        let next = location(&answer, session).unwrap_or_else(|_| session.clone());
-        (have <= self.part.size).then_some((next, have))
-    }
-
-    /// Sends all from `have` on; gives where the upload is to be ended.
-    fn send_rest(&mut self, session: Url, have: u64) -> Outcome<Url> {
-        self.session = Some(session.clone());
-        let rest = self.part.size - have;
-        let mut call = Call::new(Method::PATCH, session.clone())
-            .header("content-type", "application/octet-stream");
-        if have > 0 {
-            call = call.header("content-range", format!("{have}-{}", self.part.size - 1));
-        }
-        let mut reader = Counted {
-            file: &self.file,
-            left: rest,
-            bar: self.bar,
-            stop: self.stop,
-        };
-        let answer = self
-            .client
-            .send(call.body(Content::Stream(&mut reader, rest)), &[])?;
-        let answer = expect(answer, &[202], "PATCH", &session)?;
-        let next = location(&answer, &session)?;
-        self.session = Some(next.clone());
-        Ok(next)
-    }
-
-    /// Ends the upload, with the last bytes; the registry verifies the digest.
-    fn finish(&mut self, session: &Url, rest: u64) -> Outcome<()> {
-        let url = session
-            .clone()
-            .with_query("digest", &self.part.digest.to_string());
-        let call =
-            Call::new(Method::PUT, url.clone()).header("content-type", "application/octet-stream");
-        let mut bytes = Vec::new();
-        if rest > 0 {
-            let mut reader = Counted {
-                file: &self.file,
-                left: rest,
-                bar: self.bar,
-                stop: self.stop,
-            };
-            reader
-                .read_to_end(&mut bytes)
-                .map_err(anyhow::Error::from)?;
-        }
-        let answer = self.client.send(call.body(Content::Bytes(&bytes)), &[])?;
-        let answer = expect(answer, &[201, 204], "PUT", &url)?;
-        match header(answer.headers(), "docker-content-digest") {
-            Some(said) if said != self.part.digest.to_string() => {
-                Err(anyhow!("PUT {url}: the registry says the content has digest {said:?}").into())
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// So much of a file, with a bar that follows.
+/// A file with a bar that follows.
 struct Counted<'a> {
-    file: &'a File,
-    left: u64,
+    file: File,
     bar: &'a Bar,
     stop: &'a AtomicBool,
 }
@@ -354,23 +202,10 @@ impl Read for Counted<'_> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(std::io::Error::other("stopped, since another blob failed"));
         }
-        let most = buffer
-            .len()
-            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let n = self.file.read(&mut buffer[..most])?;
-        self.left -= n as u64;
+        let n = self.file.read(buffer)?;
         self.bar.add(n as u64);
         Ok(n)
     }
-}
-
-fn location<T>(answer: &ureq::http::Response<T>, url: &Url) -> Outcome<Url> {
-    let location = header(answer.headers(), "location").with_context(|| {
-        format!("{url}: the answer does not say where to send the content (Location)")
-    })?;
-    Ok(url
-        .join(location)
-        .with_context(|| format!("{url}: Location"))?)
 }
 
 impl Client<'_> {
@@ -386,6 +221,40 @@ impl Client<'_> {
         }
     }
 
+    /// Has the registry take a blob from another of its repositories; did it?
+    fn mount(&self, digest: &Digest, from: &str) -> Outcome<bool> {
+        let url = self
+            .url("blobs/uploads/")
+            .with_query("mount", &digest.to_string())
+            .with_query("from", from);
+        let answer = self.send(Call::new(Method::POST, url.clone()), &[from])?;
+        // 202: it has begun an upload instead, which it forgets in time.
+        let answer = expect(answer, &[201, 202], "POST", &url)?;
+        Ok(answer.status() == 201)
+    }
+
+    /// Sends a blob: an upload is begun, and ended with all its content. (What an upload that broke had brought is lost:
+    /// docker-registry, for one, does not go on with it.)
+    fn send_blob(&self, part: &Descriptor, content: &mut Counted<'_>) -> Outcome<()> {
+        let begin = self.url("blobs/uploads/");
+        let answer = self.send(Call::new(Method::POST, begin.clone()), &[])?;
+        let answer = expect(answer, &[202], "POST", &begin)?;
+        let location = header(answer.headers(), "location").with_context(|| {
+            format!("{begin}: the answer does not say where to send the content (Location)")
+        })?;
+        let end = begin
+            .join(location)
+            .with_context(|| format!("{begin}: Location"))?;
+        let end = end.with_query("digest", &part.digest.to_string());
+        content.bar.reset(0);
+        content.file.rewind().map_err(anyhow::Error::from)?;
+        let call = Call::new(Method::PUT, end.clone())
+            .header("content-type", "application/octet-stream")
+            .body(Content::Stream(content, part.size));
+        let answer = expect(self.send(call, &[])?, &[201, 204], "PUT", &end)?;
+        check_digest(&answer, &end, &part.digest)
+    }
+
     fn put_manifest(&self, version: &str, descriptor: &Descriptor, content: &[u8]) -> Outcome<()> {
         let url = self.url(&format!("manifests/{version}"));
         let call =
@@ -396,13 +265,17 @@ impl Client<'_> {
             "PUT",
             &url,
         )?;
-        match header(answer.headers(), "docker-content-digest") {
-            Some(said) if said != descriptor.digest.to_string() => Err(anyhow!(
-                "PUT {url}: the registry says the manifest has digest {said:?}, ours has {}",
-                descriptor.digest
-            )
-            .into()),
-            _ => Ok(()),
-        }
+        check_digest(&answer, &url, &descriptor.digest)
+    }
+}
+
+/// What the registry says it has is what it was sent.
+fn check_digest<T>(answer: &Response<T>, url: &Url, digest: &Digest) -> Outcome<()> {
+    match header(answer.headers(), "docker-content-digest") {
+        Some(said) if said != digest.to_string() => Err(anyhow!(
+            "PUT {url}: the registry says it has digest {said:?}, {digest} was sent"
+        )
+        .into()),
+        _ => Ok(()),
     }
 }
