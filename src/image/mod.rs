@@ -6,14 +6,21 @@
 //!   are read. Nothing in them is believed: every blob is checked against its digest and size.
 //! - [`store`]: an OCI image layout on disk, with the layers unpacked from it; locks, crash safety.
 
+pub mod archive;
+pub mod bundle;
 pub mod cli;
 pub mod commands;
 pub mod compression;
 pub mod config;
 pub mod digest;
+pub mod layer;
 pub mod manifest;
 pub mod platform;
 pub mod progress;
+pub mod reference;
+pub mod seccomp;
 pub mod show;
 pub mod store;
 pub mod tape;
+pub mod unpack;
+pub mod users;

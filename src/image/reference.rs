@@ -177,7 +177,9 @@ pub fn check_registry(registry: &str) -> Result<()> {
             !part.is_empty()
                 && !part.starts_with('-')
                 && !part.ends_with('-')
-                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         };
         ensure!(
             host.split('.').all(legal),
@@ -218,7 +220,10 @@ fn check_path(path: &str) -> Result<()> {
             rest = &rest[joint..];
         }
     });
-    ensure!(legal, "invalid reference format: {path:?} is not a repository name");
+    ensure!(
+        legal,
+        "invalid reference format: {path:?} is not a repository name"
+    );
     Ok(())
 }
 
@@ -230,7 +235,9 @@ pub fn check_tag(tag: &str) -> Result<()> {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let legal = tag.len() <= TAG_MAX
         && tag.bytes().next().is_some_and(word)
-        && tag.bytes().all(|byte| word(byte) || matches!(byte, b'.' | b'-'));
+        && tag
+            .bytes()
+            .all(|byte| word(byte) || matches!(byte, b'.' | b'-'));
     ensure!(legal, "invalid reference format: {tag:?} is not a tag");
     Ok(())
 }
@@ -254,23 +261,67 @@ mod tests {
         let digest = format!("sha256:{HEX}");
         let cases: &[(&str, &str, &str)] = &[
             ("alpine", "docker.io/library/alpine:latest", "alpine:latest"),
-            ("alpine:3.20", "docker.io/library/alpine:3.20", "alpine:3.20"),
-            ("library/alpine", "docker.io/library/alpine:latest", "alpine:latest"),
+            (
+                "alpine:3.20",
+                "docker.io/library/alpine:3.20",
+                "alpine:3.20",
+            ),
+            (
+                "library/alpine",
+                "docker.io/library/alpine:latest",
+                "alpine:latest",
+            ),
             ("me/app", "docker.io/me/app:latest", "me/app:latest"),
-            ("library/me/app", "docker.io/library/me/app:latest", "library/me/app:latest"),
-            ("docker.io/alpine", "docker.io/library/alpine:latest", "alpine:latest"),
-            ("index.docker.io/alpine", "docker.io/library/alpine:latest", "alpine:latest"),
+            (
+                "library/me/app",
+                "docker.io/library/me/app:latest",
+                "library/me/app:latest",
+            ),
+            (
+                "docker.io/alpine",
+                "docker.io/library/alpine:latest",
+                "alpine:latest",
+            ),
+            (
+                "index.docker.io/alpine",
+                "docker.io/library/alpine:latest",
+                "alpine:latest",
+            ),
             ("localhost/a", "localhost/a:latest", "localhost/a:latest"),
-            ("localhost:5000/a", "localhost:5000/a:latest", "localhost:5000/a:latest"),
-            ("localhost:5000", "docker.io/library/localhost:5000", "localhost:5000"),
-            ("127.0.0.1:5000/a/b/c:t", "127.0.0.1:5000/a/b/c:t", "127.0.0.1:5000/a/b/c:t"),
+            (
+                "localhost:5000/a",
+                "localhost:5000/a:latest",
+                "localhost:5000/a:latest",
+            ),
+            (
+                "localhost:5000",
+                "docker.io/library/localhost:5000",
+                "localhost:5000",
+            ),
+            (
+                "127.0.0.1:5000/a/b/c:t",
+                "127.0.0.1:5000/a/b/c:t",
+                "127.0.0.1:5000/a/b/c:t",
+            ),
             ("[::1]:5000/a", "[::1]:5000/a:latest", "[::1]:5000/a:latest"),
             ("[fe80::1]/a:t", "[fe80::1]/a:t", "[fe80::1]/a:t"),
-            ("registry.example/a", "registry.example/a:latest", "registry.example/a:latest"),
+            (
+                "registry.example/a",
+                "registry.example/a:latest",
+                "registry.example/a:latest",
+            ),
             ("Upper/a", "Upper/a:latest", "Upper/a:latest"),
-            ("a--b__c.d/e---f", "docker.io/a--b__c.d/e---f:latest", "a--b__c.d/e---f:latest"),
+            (
+                "a--b__c.d/e---f",
+                "docker.io/a--b__c.d/e---f:latest",
+                "a--b__c.d/e---f:latest",
+            ),
             ("a:_T.1-x", "docker.io/library/a:_T.1-x", "a:_T.1-x"),
-            ("r.example:80/a:t@D", "r.example:80/a:t@D", "r.example:80/a:t@D"),
+            (
+                "r.example:80/a:t@D",
+                "r.example:80/a:t@D",
+                "r.example:80/a:t@D",
+            ),
             ("a@D", "docker.io/library/a@D", "a@D"),
         ];
         for (typed, whole, familiar) in cases {
@@ -296,41 +347,123 @@ mod tests {
         let tag = format!("a:{}", "t".repeat(129));
         let cases: &[(&str, &str)] = &[
             ("", "invalid reference format: it is empty"),
-            ("UPPER", "invalid reference format: repository name (UPPER) must be lowercase"),
-            ("r.example/aB", "invalid reference format: repository name (aB) must be lowercase"),
-            (HEX, "invalid repository name, cannot specify 64-byte hexadecimal strings"),
-            ("a//b", "invalid reference format: \"a//b\" is not a repository name"),
-            ("../x", "invalid reference format: \"..\" is not a host name"),
-            ("a/../x", "invalid reference format: \"a/../x\" is not a repository name"),
-            ("/a", "invalid reference format: \"/a\" is not a repository name"),
-            ("a/", "invalid reference format: \"a/\" is not a repository name"),
-            ("-a", "invalid reference format: \"-a\" is not a repository name"),
-            ("a-", "invalid reference format: \"a-\" is not a repository name"),
-            ("a___b", "invalid reference format: \"a___b\" is not a repository name"),
-            ("a._b", "invalid reference format: \"a._b\" is not a repository name"),
-            ("a b", "invalid reference format: \"a b\" is not a repository name"),
-            ("http://r.example/a", "invalid reference format: \"\" is not a port"),
+            (
+                "UPPER",
+                "invalid reference format: repository name (UPPER) must be lowercase",
+            ),
+            (
+                "r.example/aB",
+                "invalid reference format: repository name (aB) must be lowercase",
+            ),
+            (
+                HEX,
+                "invalid repository name, cannot specify 64-byte hexadecimal strings",
+            ),
+            (
+                "a//b",
+                "invalid reference format: \"a//b\" is not a repository name",
+            ),
+            (
+                "../x",
+                "invalid reference format: \"..\" is not a host name",
+            ),
+            (
+                "a/../x",
+                "invalid reference format: \"a/../x\" is not a repository name",
+            ),
+            (
+                "/a",
+                "invalid reference format: \"/a\" is not a repository name",
+            ),
+            (
+                "a/",
+                "invalid reference format: \"a/\" is not a repository name",
+            ),
+            (
+                "-a",
+                "invalid reference format: \"-a\" is not a repository name",
+            ),
+            (
+                "a-",
+                "invalid reference format: \"a-\" is not a repository name",
+            ),
+            (
+                "a___b",
+                "invalid reference format: \"a___b\" is not a repository name",
+            ),
+            (
+                "a._b",
+                "invalid reference format: \"a._b\" is not a repository name",
+            ),
+            (
+                "a b",
+                "invalid reference format: \"a b\" is not a repository name",
+            ),
+            (
+                "http://r.example/a",
+                "invalid reference format: \"\" is not a port",
+            ),
             ("a:", "invalid reference format: \"\" is not a tag"),
             ("a:-t", "invalid reference format: \"-t\" is not a tag"),
-            ("a:t:u", "invalid reference format: \"a:t\" is not a repository name"),
-            ("[::1/a", "invalid reference format: an IPv6 address ends with ]"),
-            ("[::zz]/a", "invalid reference format: [::zz] is not an IPv6 address"),
-            ("[::1]5000/a", "invalid reference format: after ] comes :PORT, not \"5000\""),
-            ("r.example:99999/a", "invalid reference format: \"99999\" is not a port"),
-            ("-r.example/a", "invalid reference format: \"-r.example\" is not a host name"),
-            (&long, "repository name must not be more than 255 characters"),
-            (&tag, &format!("invalid reference format: {:?} is not a tag", "t".repeat(129))),
+            (
+                "a:t:u",
+                "invalid reference format: \"a:t\" is not a repository name",
+            ),
+            (
+                "[::1/a",
+                "invalid reference format: an IPv6 address ends with ]",
+            ),
+            (
+                "[::zz]/a",
+                "invalid reference format: [::zz] is not an IPv6 address",
+            ),
+            (
+                "[::1]5000/a",
+                "invalid reference format: after ] comes :PORT, not \"5000\"",
+            ),
+            (
+                "r.example:99999/a",
+                "invalid reference format: \"99999\" is not a port",
+            ),
+            (
+                "-r.example/a",
+                "invalid reference format: \"-r.example\" is not a host name",
+            ),
+            (
+                &long,
+                "repository name must not be more than 255 characters",
+            ),
+            (
+                &tag,
+                &format!(
+                    "invalid reference format: {:?} is not a tag",
+                    "t".repeat(129)
+                ),
+            ),
         ];
         for (typed, reason) in cases {
             let error = typed.parse::<Reference>().unwrap_err();
-            assert_eq!(format!("{error:#}"), format!("image name {typed:?}: {reason}"));
+            assert_eq!(
+                format!("{error:#}"),
+                format!("image name {typed:?}: {reason}")
+            );
         }
     }
 
     #[test]
     fn a_bad_digest_never_becomes_a_reference() {
-        for digest in ["", "sha256:", "sha256:aa", "sha256:../../etc/passwd", "md5:00", HEX] {
-            assert!(format!("a@{digest}").parse::<Reference>().is_err(), "{digest}");
+        for digest in [
+            "",
+            "sha256:",
+            "sha256:aa",
+            "sha256:../../etc/passwd",
+            "md5:00",
+            HEX,
+        ] {
+            assert!(
+                format!("a@{digest}").parse::<Reference>().is_err(),
+                "{digest}"
+            );
         }
     }
 }
