@@ -13,6 +13,7 @@ pub mod commands;
 pub mod compression;
 pub mod config;
 pub mod digest;
+pub mod idmap;
 pub mod layer;
 pub mod manifest;
 pub mod platform;

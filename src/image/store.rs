@@ -34,7 +34,9 @@
 //! Order: store, blob, index. Who waits says so, and for whom ([`lock`]).
 
 pub mod blob;
+pub mod garbage;
 pub mod layers;
+pub mod lease;
 pub mod lock;
 pub mod names;
 

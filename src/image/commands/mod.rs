@@ -1,3 +1,12 @@
 //! One verb, one file: its options as typed, and what it does.
 
+pub mod gc;
+pub mod history;
+pub mod inspect;
 pub mod list;
+pub mod load;
+pub mod prune;
+pub mod rm;
+pub mod save;
+pub mod tag;
+pub mod unpack;

@@ -6,9 +6,11 @@
 use super::tree::{Kind, Stat, lstat, open_at};
 use crate::image::layer;
 use crate::sys::{Call, xattr};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use nix::fcntl::{OFlag, readlinkat};
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
@@ -54,6 +56,28 @@ impl Below {
 
     /// What is at `path`; links are followed on the way, not at its end.
     pub fn find(&self, path: &[u8]) -> Result<Option<Found>> {
+        self.resolve(path, false)
+    }
+
+    /// The content of a small text file, over links; empty where there is none.
+    pub fn text(&self, path: &[u8], limit: u64) -> Result<String> {
+        let Some(found) = self.resolve(path, true)? else {
+            return Ok(String::new());
+        };
+        ensure!(found.stat.kind == Kind::File, "not a plain file");
+        ensure!(
+            found.stat.size <= limit,
+            "{} bytes (at most {limit})",
+            found.stat.size
+        );
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let mut content = Vec::new();
+        let file = File::from(open_at(found.dir.as_fd(), &found.name, flags)?);
+        file.take(limit).read_to_end(&mut content)?;
+        Ok(String::from_utf8_lossy(&content).into_owned())
+    }
+
+    fn resolve(&self, path: &[u8], over_last: bool) -> Result<Option<Found>> {
         let mut rest: VecDeque<Vec<u8>> = parts(path).collect();
         let mut way: Vec<Merged> = vec![self.0.clone()];
         let mut links = 0;
@@ -69,7 +93,10 @@ impl Below {
             };
             match step(here, &name)? {
                 Step::Nothing => return Ok(None),
-                Step::Directory(_, found) | Step::Other(found) if rest.is_empty() => {
+                Step::Directory(_, found) if rest.is_empty() => return Ok(Some(found)),
+                Step::Other(found)
+                    if rest.is_empty() && !(over_last && found.stat.kind == Kind::Symlink) =>
+                {
                     return Ok(Some(found));
                 }
                 Step::Directory(merged, _) => way.push(merged),

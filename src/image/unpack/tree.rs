@@ -405,3 +405,17 @@ pub fn remove(
     }
     Ok(empty)
 }
+
+/// Makes the directory at `path` below `root` unless there is one, over links if need be; the one above
+/// it must be there.
+pub fn make_dir(root: BorrowedFd, path: &[u8]) -> Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    match open_in_root(root, path, flags) {
+        Err(e) if e.errno == Errno::ENOENT => {}
+        other => return Ok(other.map(drop)?),
+    }
+    let (above, name) = crate::image::layer::split(path);
+    let above = open_in_root(root, above, flags)?;
+    mkdirat(&above, name, Mode::from_bits_truncate(0o755)).call("mkdirat", || quoted(path))?;
+    Ok(())
+}
