@@ -80,8 +80,6 @@ const ACTED_ON: [&str; 5] = [
     "io.kubernetes.",
 ];
 
-const PIDS_LIMIT: u32 = 2048;
-
 pub fn make(image: &ImageConfig, ask: &Ask) -> Result<Made> {
     let mut warnings = Vec::new();
     let wish = &image.config;
@@ -302,11 +300,11 @@ fn namespaces(ask: &Ask) -> Vec<Value> {
     kinds.iter().map(|kind| json!({ "type": kind })).collect()
 }
 
-/// Limits need a cgroup, which a user alone may not have.
+/// Devices need a cgroup, which a user alone may not have. No limits: which controllers there are, an
+/// image does not know.
 fn resources(ask: &Ask) -> Value {
     let mut resources = Map::new();
     if ask.uid_map.is_empty() {
-        resources.insert("pids".into(), json!({ "limit": PIDS_LIMIT }));
         resources.insert(
             "devices".into(),
             json!([{ "allow": false, "access": "rwm" }]),

@@ -51,8 +51,11 @@ impl Global {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    Commit(commit::Commit),
+    Fsck(fsck::Fsck),
     Gc(gc::Gc),
     History(history::History),
+    Import(import::Import),
     Inspect(inspect::Inspect),
     List(list::List),
     Load(load::Load),
@@ -66,8 +69,11 @@ pub enum Verb {
 impl Verb {
     fn run(&self, global: &Global) -> Result<()> {
         match self {
+            Verb::Commit(verb) => verb.run(global),
+            Verb::Fsck(verb) => verb.run(global),
             Verb::Gc(verb) => verb.run(global),
             Verb::History(verb) => verb.run(global),
+            Verb::Import(verb) => verb.run(global),
             Verb::Inspect(verb) => verb.run(global),
             Verb::List(verb) => verb.run(global),
             Verb::Load(verb) => verb.run(global),

@@ -8,10 +8,13 @@
 
 pub mod archive;
 pub mod bundle;
+pub mod changes;
 pub mod cli;
 pub mod commands;
 pub mod compression;
 pub mod config;
+pub mod create;
+pub mod diff;
 pub mod digest;
 pub mod idmap;
 pub mod layer;

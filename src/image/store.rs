@@ -34,6 +34,7 @@
 //! Order: store, blob, index. Who waits says so, and for whom ([`lock`]).
 
 pub mod blob;
+pub mod check;
 pub mod garbage;
 pub mod layers;
 pub mod lease;

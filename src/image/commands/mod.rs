@@ -1,7 +1,10 @@
 //! One verb, one file: its options as typed, and what it does.
 
+pub mod commit;
+pub mod fsck;
 pub mod gc;
 pub mod history;
+pub mod import;
 pub mod inspect;
 pub mod list;
 pub mod load;

@@ -39,6 +39,10 @@ pub struct Stat {
     pub ino: u64,
     pub device: u64,
     pub size: u64,
+    /// Names that the file has.
+    pub links: u64,
+    /// The mode with the bits of the file's type.
+    pub format: u32,
     pub times: Times,
 }
 
@@ -63,6 +67,8 @@ impl Stat {
             ino: stat.st_ino,
             device: stat.st_rdev,
             size: stat.st_size as u64,
+            links: stat.st_nlink,
+            format: stat.st_mode,
             times: Times {
                 atime: TimeSpec::new(stat.st_atime, stat.st_atime_nsec),
                 mtime: TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec),
