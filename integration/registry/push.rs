@@ -4,7 +4,6 @@ use super::daemon::Daemon;
 use super::place::{Place, run};
 use super::wire::{Trouble, Wire};
 use anyhow::{Result, ensure};
-use std::fs;
 
 tests! {
     a_pushed_image_is_the_same_for_skopeo ["docker-registry", "skopeo"],
@@ -14,25 +13,10 @@ tests! {
     a_name_that_is_not_here_cannot_be_pushed [],
 }
 
-/// Gives an image of the store another name, as `tag` would.
-fn rename(place: &Place, from: &str, to: &str) -> Result<()> {
-    let path = place.path("store/image/index.json");
-    let text = fs::read_to_string(&path)?;
-    ensure!(text.contains(from), "{text}");
-    Ok(fs::write(&path, text.replace(from, to))?)
-}
-
-fn add_name(place: &Place, from: &str, to: &str) -> Result<()> {
-    let path = place.path("store/image/index.json");
-    let mut index: serde_json::Value = serde_json::from_slice(&fs::read(&path)?)?;
-    let entry = index["manifests"][0].to_string();
-    ensure!(entry.contains(from), "{entry}");
-    let entry = serde_json::from_str(&entry.replace(from, to))?;
-    index["manifests"]
-        .as_array_mut()
-        .expect("an index")
-        .push(entry);
-    Ok(fs::write(&path, index.to_string())?)
+/// `app:1` of one registry becomes that of another.
+fn tag(place: &Place, from: &str, to: &str) -> Result<()> {
+    let (from, to) = (format!("{from}/app:1"), format!("{to}/app:1"));
+    place.good(&["tag", &from, &to]).map(drop)
 }
 
 fn a_pushed_image_is_the_same_for_skopeo(place: &Place) -> Result<()> {
@@ -40,7 +24,7 @@ fn a_pushed_image_is_the_same_for_skopeo(place: &Place) -> Result<()> {
     daemon.fill(place, "app:1", &[3_000_000, 1000, 0])?;
     let other = Daemon::start_with(place, "other", &super::daemon::Extra::default())?;
     place.good(&["pull", &format!("{}/app:1", daemon.address)])?;
-    rename(place, &daemon.address, &other.address)?;
+    tag(place, &daemon.address, &other.address)?;
     let said = place.good(&["push", &format!("{}/app:1", other.address)])?;
     let digest = daemon.digest("app:1")?;
     ensure!(said.stdout == format!("{digest}\n"), "{}", said.stdout);
@@ -81,7 +65,11 @@ fn a_layer_of_another_repository_is_mounted_there(place: &Place) -> Result<()> {
     daemon.fill(place, "one:1", &[3_000_000])?;
     let wire = Wire::to(daemon.port, Trouble::default())?;
     place.good(&["pull", &format!("{}/one:1", wire.address)])?;
-    add_name(place, "/one:1", "/two:1")?;
+    place.good(&[
+        "tag",
+        &format!("{}/one:1", wire.address),
+        &format!("{}/two:1", wire.address),
+    ])?;
     wire.up();
     let said = place.good(&["push", &format!("{}/two:1", wire.address)])?;
     ensure!(said.stderr.contains("mounted"), "{}", said.stderr);
@@ -103,7 +91,7 @@ fn a_broken_upload_is_begun_anew(place: &Place) -> Result<()> {
         },
     )?;
     place.good(&["pull", &format!("{}/app:1", daemon.address)])?;
-    rename(place, &daemon.address, &wire.address)?;
+    tag(place, &daemon.address, &wire.address)?;
     let said = place.good(&["push", &format!("{}/app:1", wire.address)])?;
     ensure!(
         said.stderr.matches("again in").count() == 2,

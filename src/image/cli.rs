@@ -51,27 +51,53 @@ impl Global {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    Commit(commit::Commit),
+    Fsck(fsck::Fsck),
+    Gc(gc::Gc),
+    History(history::History),
+    Import(import::Import),
+    Inspect(inspect::Inspect),
     List(list::List),
+    Load(load::Load),
     Login(login::Login),
     Logout(login::Logout),
+    Prune(prune::Prune),
     Pull(pull::Pull),
     Push(push::Push),
+    Rm(rm::Rm),
+    Save(save::Save),
+    Tag(tag::Tag),
+    Unpack(unpack::Unpack),
 }
 
 impl Verb {
     fn run(&self, global: &Global) -> Result<()> {
         match self {
+            Verb::Commit(verb) => verb.run(global),
+            Verb::Fsck(verb) => verb.run(global),
+            Verb::Gc(verb) => verb.run(global),
+            Verb::History(verb) => verb.run(global),
+            Verb::Import(verb) => verb.run(global),
+            Verb::Inspect(verb) => verb.run(global),
             Verb::List(verb) => verb.run(global),
+            Verb::Load(verb) => verb.run(global),
             Verb::Login(verb) => verb.run(global),
             Verb::Logout(verb) => verb.run(global),
+            Verb::Prune(verb) => verb.run(global),
             Verb::Pull(verb) => verb.run(global),
             Verb::Push(verb) => verb.run(global),
+            Verb::Rm(verb) => verb.run(global),
+            Verb::Save(verb) => verb.run(global),
+            Verb::Tag(verb) => verb.run(global),
+            Verb::Unpack(verb) => verb.run(global),
         }
     }
 }
 
 /// From argv to the exit status.
 pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
+    // Modes are what is said where a file is made.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let typed = match Typed::try_parse_from(argv) {
         Ok(typed) => typed,
         Err(e) => return refuse(&e),

@@ -34,9 +34,15 @@
 //! Order: store, blob, index. Who waits says so, and for whom ([`lock`]).
 
 pub mod blob;
+pub mod check;
+pub mod garbage;
+pub mod layers;
+pub mod lease;
 pub mod lock;
+pub mod names;
 
 pub use blob::{BlobWriter, Ingest};
+pub use names::Listed;
 
 use super::config::ImageConfig;
 use super::digest::Digest;
@@ -258,6 +264,20 @@ impl Store {
             index
                 .manifests
                 .push(descriptor.clone().with_name(Some(name)));
+            Ok(())
+        })
+    }
+
+    /// Puts an image that has no name into the index, so that it is not collected.
+    pub fn keep(&self, descriptor: &Descriptor) -> Result<()> {
+        self.change_index(|index| {
+            if index
+                .manifests
+                .iter()
+                .all(|d| d.digest != descriptor.digest)
+            {
+                index.manifests.push(descriptor.clone().with_name(None));
+            }
             Ok(())
         })
     }

@@ -1,9 +1,21 @@
 //! One verb, one file: its options as typed, and what it does.
 
+pub mod commit;
+pub mod fsck;
+pub mod gc;
+pub mod history;
+pub mod import;
+pub mod inspect;
 pub mod list;
+pub mod load;
 pub mod login;
+pub mod prune;
 pub mod pull;
 pub mod push;
+pub mod rm;
+pub mod save;
+pub mod tag;
+pub mod unpack;
 
 /// How many things at once: one at least, and no more than a registry puts up with.
 fn jobs(text: &str) -> Result<usize, String> {
