@@ -34,14 +34,16 @@ test-unit: setup
 	cargo test --lib -- --ignored netdev $$([ ! -d /run/systemd/system ] || echo systemd); }
 
 test-integration: build
-	@if [ "$$(id -u)" = 0 ]; then cargo test --release --test integration; \
+	@if [ "$$(id -u)" = 0 ]; then cargo test --release --test integration && \
+	scripts/need umoci skopeo buildah podman zstd newuidmap:uidmap setfattr:attr && cargo test --release --test image; \
 	else echo "make test: the native integration tests need root and are NOT run"; fi
 
 test-vm: build ## the integration tests on a pure cgroup v2 kernel with all controllers (QEMU)
 	scripts/test-vm
 
-bench: build ## time, memory and system calls beside crun, runc and a C floor (root)
+bench: build ## time, memory and system calls beside other runtimes and image tools, and floors (root)
 	@scripts/bench
+	@scripts/bench-image
 
 lint: setup ## rustfmt, clippy with warnings denied, shellcheck
 	@scripts/need shellcheck

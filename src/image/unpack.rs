@@ -309,7 +309,7 @@ impl<'a> Unpacker<'a> {
             Some(source) => lstat(source.as_fd(), target_name)?,
             None => None,
         };
-        if there.is_none() && self.is_overlay() {
+        if there.is_none() && self.found_below(&target)?.is_some() {
             self.copy_up(&target).with_context(missing)?;
             source = self.tree.dir(dir)?;
             there = match &source {
