@@ -24,6 +24,7 @@ tests! {
     auth_json_of_the_containers_tools_is_read ["docker-registry", "skopeo", "htpasswd"],
     tokens_are_fetched_for_what_is_done ["docker-registry", "skopeo", "openssl"],
     an_identity_token_is_exchanged ["docker-registry", "skopeo", "openssl"],
+    a_registry_that_asks_for_a_password_only_later_gets_it [],
     a_private_ca_is_trusted_for_its_host_only ["docker-registry", "skopeo", "openssl"],
     a_proxy_is_used_for_what_is_not_this_machine ["docker-registry", "skopeo"],
     a_typed_password_is_not_shown_and_ctrl_c_leaves_the_terminal_as_it_was [],
@@ -384,6 +385,26 @@ fn tokens_are_fetched_for_what_is_done(place: &Place) -> Result<()> {
         last.path
     );
     Ok(())
+}
+
+fn a_registry_that_asks_for_a_password_only_later_gets_it(place: &Place) -> Result<()> {
+    let one = super::faults::One::new(1000)?;
+    let basic = format!("Basic {}", STANDARD.encode("alice:secret"));
+    let server = Server::start(move |request| match request.path.as_str() {
+        "/v2/" => Answer::new(200, "{}"),
+        _ if request.header("authorization") != Some(&basic) => {
+            Answer::new(401, "").header("WWW-Authenticate", "Basic realm=\"x\"")
+        }
+        _ => one
+            .answer(request)
+            .unwrap_or_else(|| Answer::new(200, one.layer.clone())),
+    })?;
+    let name = format!("{}/app:1", server.address);
+    place.bad(&["pull", &name], &["status 401"])?;
+    let auths =
+        json!({"auths": {server.address.clone(): {"auth": STANDARD.encode("alice:secret")}}});
+    place.write("home/.docker/config.json", &auths.to_string())?;
+    place.good(&["pull", &name]).map(drop)
 }
 
 fn an_identity_token_is_exchanged(place: &Place) -> Result<()> {

@@ -15,11 +15,10 @@ use super::token::{self, Token};
 use super::trust::Trust;
 use super::url::{Url, is_loopback};
 use crate::image::reference::{DEFAULT_REGISTRY, DEFAULT_REGISTRY_HOST};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use base64::Engine;
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use ureq::http::request::Builder;
@@ -199,10 +198,8 @@ pub struct Client<'a> {
     /// Scheme and authority; the path is `/v2/`.
     base: Url,
     credentials: Option<Credentials>,
-    demand: Demand,
+    demand: Mutex<Demand>,
     tokens: Mutex<HashMap<String, Token>>,
-    /// It has answered a request beyond the first.
-    reached: AtomicBool,
 }
 
 /// How the registry wants to be asked.
@@ -275,9 +272,8 @@ impl<'a> Client<'a> {
             access,
             base,
             credentials,
-            demand,
+            demand: Mutex::new(demand),
             tokens: Mutex::default(),
-            reached: AtomicBool::new(true),
         })
     }
 
@@ -311,12 +307,15 @@ impl<'a> Client<'a> {
             Content::Stream(..) => None,
         };
         let answer = self.send_once(call, also)?;
-        if answer.status() != 401 || !url.same_origin(&self.base) || self.demand == Demand::Nothing
-        {
+        if answer.status() != 401 || !url.same_origin(&self.base) {
             return self.follow(answer, &method, url, headers);
         }
-        // The token may have expired before its time, or on the server's clock.
-        let (true, Some(body)) = (self.forget_tokens(), again) else {
+        // The token may have expired on the server's clock; or the first request, which is about no repository, was
+        // answered to anybody, and this one is not.
+        let demanded = Demand::of(answer.headers());
+        let news = demanded
+            .is_ok_and(|now| std::mem::replace(&mut *locked(&self.demand), now.clone()) != now);
+        let (true, Some(body)) = (self.forget_tokens() || news, again) else {
             return Ok(answer);
         };
         let again = Call {
@@ -338,11 +337,7 @@ impl<'a> Client<'a> {
             self.check_foreign(&self.base, &call.url)?;
         }
         let insecure = self.insecure(&call.url);
-        let answer = self
-            .hosts
-            .exchange(call, insecure, self.reached.load(Ordering::Relaxed))?;
-        self.reached.store(true, Ordering::Relaxed);
-        Ok(answer)
+        self.hosts.exchange(call, insecure, true)
     }
 
     fn follow(
@@ -404,7 +399,8 @@ impl<'a> Client<'a> {
     }
 
     fn authorization(&self, also: &[&str]) -> Outcome<Option<String>> {
-        match (&self.demand, &self.credentials) {
+        let demand = locked(&self.demand).clone();
+        match (&demand, &self.credentials) {
             (Demand::Nothing, _) => Ok(None),
             (_, Some(Credentials::RegistryToken(token))) => Ok(Some(format!("Bearer {token}"))),
             (Demand::Basic, Some(Credentials::Password { user, password })) => {
@@ -483,36 +479,31 @@ fn demand(answer: Response<Body>, url: &Url) -> Outcome<Demand> {
         }
         return Ok(Demand::Nothing);
     }
-    let headers = answer.headers().get_all("www-authenticate").iter();
-    let challenges: Vec<Challenge> = headers
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(challenge::parse)
-        .collect();
-    let bearer = challenges.iter().find_map(|challenge| match challenge {
-        Challenge::Bearer { realm, service, .. } => Some(Demand::Bearer {
-            realm: realm.clone(),
-            service: service.clone(),
-        }),
-        _ => None,
-    });
-    let basic = challenges
-        .contains(&Challenge::Basic)
-        .then_some(Demand::Basic);
-    if let Some(demand) = bearer.or(basic) {
-        return Ok(demand);
+    Ok(Demand::of(answer.headers()).with_context(|| url.to_string())?)
+}
+
+impl Demand {
+    /// What an answer with status 401 wants.
+    fn of(headers: &HeaderMap) -> Result<Demand> {
+        let headers = headers.get_all("www-authenticate").iter();
+        let challenges = headers.filter_map(|value| value.to_str().ok());
+        let (mut basic, mut others) = (false, Vec::new());
+        for challenge in challenges.flat_map(challenge::parse) {
+            match challenge {
+                Challenge::Bearer { realm, service } => {
+                    return Ok(Demand::Bearer { realm, service });
+                }
+                Challenge::Basic => basic = true,
+                Challenge::Other(scheme) => others.push(scheme),
+            }
+        }
+        ensure!(
+            basic,
+            "wants authorization of a kind we do not know ({})",
+            others.join(", ")
+        );
+        Ok(Demand::Basic)
     }
-    let others: Vec<&str> = challenges
-        .iter()
-        .filter_map(|challenge| match challenge {
-            Challenge::Other(scheme) => Some(scheme.as_str()),
-            _ => None,
-        })
-        .collect();
-    Err(anyhow!(
-        "{url}: wants authorization of a kind we do not know ({})",
-        others.join(", ")
-    )
-    .into())
 }
 
 /// An answer with one of these statuses; any other is an error, with the server's own words.
