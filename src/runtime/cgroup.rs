@@ -17,12 +17,12 @@ use crate::sys;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs, statfs};
 use nix::sys::uio::pread;
-use nix::unistd::{UnlinkatFlags, read, unlinkat, write};
+use nix::unistd::{Uid, UnlinkatFlags, fchown, fchownat, read, unlinkat, write};
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -185,6 +185,11 @@ impl Cgroup {
             dir,
             made: vec![],
         }))
+    }
+
+    /// The existing cgroup at `inner` below `mount`; `None` where there is none.
+    pub fn open_below(mount: &Path, inner: &Path) -> Result<Option<Cgroup>> {
+        Self::open(&mount.join(inner.strip_prefix("/").unwrap_or(inner)))
     }
 
     /// The existing cgroup at `inner` below `mount` that someone else made for the container
@@ -416,7 +421,40 @@ impl Cgroup {
         if let Some(code) = &plan.device_program {
             self.limit_devices(code, plan.device_program_optional)?;
         }
+        if let Some(uid) = plan.owner {
+            self.give_to(uid)?;
+        }
         Ok(())
+    }
+
+    /// Lets `uid` divide the cgroup and move processes within it (runtime-spec config-linux.md,
+    /// "Cgroup ownership"): never the limits, which stay the runtime's.
+    fn give_to(&self, uid: u32) -> Result<()> {
+        let uid = Some(Uid::from_raw(uid));
+        // Without the file, the kernel's list of 2017.
+        let listed = fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_else(|_| {
+            "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_owned()
+        });
+        fchown(self.dir(), uid, None)
+            .and_then(|()| {
+                for file in listed.lines().filter(|file| !file.contains('/')) {
+                    match fchownat(self.dir(), file, uid, None, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                        // Not every listed file is in every cgroup.
+                        Ok(()) | Err(Errno::ENOENT) => {}
+                        Err(errno) => return Err(errno),
+                    }
+                }
+                Ok(())
+            })
+            .or_else(|errno| match errno {
+                // An ordinary user may not give anything away, and goes on as the owner.
+                Errno::EPERM if !nix::unistd::geteuid().is_root() => Ok(()),
+                errno => bail!(
+                    "giving cgroup {} to its user: {}",
+                    self.path.display(),
+                    errno.desc()
+                ),
+            })
     }
 
     fn perform(&self, wish: &CgroupWrite) -> Result<()> {

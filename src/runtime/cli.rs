@@ -40,6 +40,8 @@ pub struct CreateArgs {
     pub no_new_keyring: bool,
     /// Descriptors 3..3+N are the container's too.
     pub preserve_fds: u32,
+    /// systemd makes the cgroup (a global option).
+    pub systemd_cgroup: bool,
 }
 
 /// `run`.
@@ -115,6 +117,7 @@ pub enum Verb {
     },
     Plan {
         bundle: PathBuf,
+        systemd_cgroup: bool,
     },
 }
 
@@ -881,6 +884,7 @@ impl Options<'_> {
             },
             "plan" => Verb::Plan {
                 bundle: self.bundle(),
+                systemd_cgroup: self.has("systemd-cgroup"),
             },
             other => bail!("{other}: a verb without meaning"),
         })
@@ -896,6 +900,7 @@ impl Options<'_> {
             no_pivot: self.has("no-pivot"),
             no_new_keyring: self.has("no-new-keyring"),
             preserve_fds: self.0.get_one("preserve-fds").copied().unwrap_or(0),
+            systemd_cgroup: self.has("systemd-cgroup"),
         })
     }
 
@@ -953,11 +958,6 @@ impl Options<'_> {
                 "invalid value {:?} for --rootless: use true, false or auto",
                 String::from_utf8_lossy(other)
             ),
-        }
-        if makes && self.has("systemd-cgroup") {
-            bail!(
-                "--systemd-cgroup: cgroups by systemd are not supported yet: leave it out, or set the engine's cgroup driver to cgroupfs"
-            );
         }
         Ok(())
     }
@@ -1287,11 +1287,6 @@ mod tests {
         ] {
             assert_eq!(refused(line), (status, why.to_owned()), "{line}");
         }
-        assert!(
-            refused("--systemd-cgroup run a")
-                .1
-                .starts_with("--systemd-cgroup: ")
-        );
     }
 
     #[test]

@@ -42,8 +42,17 @@ pub struct UnitPlan {
     pub properties: Vec<Property>,
 }
 
+/// What is kept of a unit, to find it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitName {
+    /// `runc-web.scope`
+    pub name: String,
+    pub manager: Manager,
+}
+
 /// Who is asked for the unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Manager {
     /// PID 1.
     System,
@@ -109,6 +118,15 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<UnitPlan> {
         manager,
         properties,
     })
+}
+
+impl UnitPlan {
+    pub fn kept(&self) -> UnitName {
+        UnitName {
+            name: self.name.clone(),
+            manager: self.manager,
+        }
+    }
 }
 
 impl Property {
@@ -508,6 +526,7 @@ mod tests {
             no_pivot: false,
             no_new_keyring: false,
             preserve_fds: 0,
+            systemd_cgroup: false,
             listen_fds: None,
             host: Host {
                 euid: 0,
