@@ -415,6 +415,16 @@ fn of_device(device: &str, value: u64) -> Option<Value> {
     Some(Value::Array("(st)".into(), vec![entry]))
 }
 
+/// The device rules for a unit that has others: a list is added to, unless it is emptied first.
+pub fn other_devices(spec: &Spec) -> Result<Vec<Property>> {
+    let nothing = Value::Array("(ss)".into(), vec![]);
+    let empty = Property {
+        field: "linux.resources.devices".into(),
+        ..Property::always("DeviceAllow", nothing)
+    };
+    Ok([vec![empty], devices(spec)?].concat())
+}
+
 /// The device rules, for systemd's own program. The container's (`device_program`) is in force
 /// beside it, and each must allow.
 fn devices(spec: &Spec) -> Result<Vec<Property>> {
