@@ -310,7 +310,7 @@ impl Effects {
                 Some(FromInit::Console(fd)) => master = Some(fd),
                 Some(FromInit::Ready) => return Ok(master),
                 Some(FromInit::Failed(why)) => bail!(why),
-                None => return Err(self.why_init_died()),
+                None => return Err(self.why_init_died(plan)),
             }
         }
     }
@@ -324,7 +324,7 @@ impl Effects {
         Ok(())
     }
 
-    fn why_init_died(&self) -> anyhow::Error {
+    fn why_init_died(&self, plan: &Plan) -> anyhow::Error {
         let how = match self
             .init()
             .map(|(pid, _)| nix::sys::wait::waitpid(pid, None))
@@ -333,10 +333,13 @@ impl Effects {
             Ok(Ok(WaitStatus::Exited(_, code))) => format!("exited with status {code}"),
             _ => "ended".to_owned(),
         };
-        let killed_for_memory = self
-            .cgroup
-            .as_ref()
-            .is_some_and(|c| c.oom_kills().is_some_and(|n| n > 0));
+        let writes = &plan.parent.cgroup.writes;
+        let oom_kills = self.cgroup.as_ref().and_then(Cgroup::oom_kills);
+        let killed_for_memory = match oom_kills {
+            Some(kills) => kills > 0,
+            // systemd removes an empty scope, and its counts with it.
+            None => how.contains("SIGKILL") && writes.iter().any(|w| w.file == "memory.max"),
+        };
         match killed_for_memory {
             true => anyhow!(
                 "the container's first process was killed for want of memory before it was ready: \
