@@ -121,6 +121,18 @@ pub enum Verb {
     },
 }
 
+impl Verb {
+    /// `--systemd-cgroup`; verbs that make nothing go by the record.
+    fn let_systemd_make_the_cgroup(&mut self) {
+        match self {
+            Verb::Create(args) => args.systemd_cgroup = true,
+            Verb::Run(args) => args.create.systemd_cgroup = true,
+            Verb::Plan { systemd_cgroup, .. } => *systemd_cgroup = true,
+            _ => {}
+        }
+    }
+}
+
 /// From argv to the exit status: the only place that prints an error.
 pub fn main(argv: impl Iterator<Item = OsString>) -> u8 {
     sys::process::prepare_stdio();
@@ -759,8 +771,11 @@ fn parse(args: &[OsString]) -> Result<Typed, Refused> {
     let Some((verb, options)) = matches.subcommand() else {
         return Ok(Typed::Print(command().render_help().to_string()));
     };
-    let verb = Options(options).verb(verb)?;
+    let mut verb = Options(options).verb(verb)?;
     typed.check_global(&verb)?;
+    if typed.has("systemd-cgroup") {
+        verb.let_systemd_make_the_cgroup();
+    }
     Ok(Typed::Verb(typed.root()?, verb))
 }
 
@@ -884,7 +899,7 @@ impl Options<'_> {
             },
             "plan" => Verb::Plan {
                 bundle: self.bundle(),
-                systemd_cgroup: self.has("systemd-cgroup"),
+                systemd_cgroup: false,
             },
             other => bail!("{other}: a verb without meaning"),
         })
@@ -900,7 +915,7 @@ impl Options<'_> {
             no_pivot: self.has("no-pivot"),
             no_new_keyring: self.has("no-new-keyring"),
             preserve_fds: self.0.get_one("preserve-fds").copied().unwrap_or(0),
-            systemd_cgroup: self.has("systemd-cgroup"),
+            systemd_cgroup: false,
         })
     }
 
@@ -1114,6 +1129,15 @@ mod tests {
                 id: id.clone(),
                 force: true
             }
+        );
+        assert_eq!(
+            verb("--systemd-cgroup create x"),
+            Verb::Create(CreateArgs {
+                bundle: ".".into(),
+                id: id.clone(),
+                systemd_cgroup: true,
+                ..CreateArgs::default()
+            })
         );
         assert_eq!(
             verb("--systemd-cgroup delete x"),
