@@ -274,7 +274,7 @@ const NOTHING: &str = r#"{ "allow": false, "access": "rwm" }"#;
 
 /// Tries both devices whenever its fifo is written to.
 fn trying(t: &Place) -> Result<crate::harness::Container<'_>> {
-    let script = "mkfifo /tmp/f; echo ready; while read x < /tmp/f; do \
+    let script = "mkfifo /tmp/f; exec 3<>/tmp/f; echo ready; while read x <&3; do \
                   echo $x $(/probe read /dev/mykmsg) $(/probe read /dev/myzero) $(rm -f /tmp/k; /probe mknod /tmp/k 1 11); done";
     let c = t.create(&with_rules(t, json!([])).sh(script))?;
     c.start()?;

@@ -345,7 +345,7 @@ fn devices_are_denied_in_a_scope_too(t: &Place) -> Result<()> {
     let bundle = bundle(t)
         .caps(&["CAP_MKNOD", "CAP_DAC_OVERRIDE", "CAP_SYSLOG"])
         .set("/linux/devices", json!([node("/dev/mykmsg", 11), node("/dev/myzero", 5)]))
-        .sh("/probe read /dev/mykmsg; /probe read /dev/myzero; /probe mknod /tmp/k 1 11; /probe read /tmp/k");
+        .sh("/probe read /dev/mykmsg; /probe read /dev/myzero; /probe mknod /tmp/k 1 11; /probe read /tmp/k; rm /tmp/k");
     let (_, out) = run(t, &bundle)?;
     assert_eq!(
         out.text().lines().collect::<Vec<_>>(),

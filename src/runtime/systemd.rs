@@ -396,10 +396,10 @@ fn not_started(plan: &UnitPlan, error: anyhow::Error) -> anyhow::Error {
         return taken(plan, &refusal.to_string());
     }
     let text = format!("{error:#}");
-    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
     let all = plan.properties.iter().filter(|p| !p.field.is_empty());
     // It names the property, or it does not: then one whose type only this config chose.
-    let named = all.clone().find(|p| words.any(|word| word == p.name));
+    let named = all.clone().find(|p| words.contains(&p.name.as_str()));
     let typed = all.filter(|p| p.field.starts_with("annotations"));
     let fields: Vec<&str> = match named {
         Some(property) => vec![&property.field],
