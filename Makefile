@@ -7,7 +7,7 @@ RUNTIME := $(TARGET)/release/sc-runtime
 BUILT    = $(TARGET)/$(shell rustc -vV | sed -n 's/^host: //p')/release
 BINS    := $(notdir $(basename $(wildcard src/bin/*.rs)))
 
-.PHONY: help setup build demo test test-unit test-integration test-vm bench lint install clean
+.PHONY: help setup build demo test test-unit test-integration test-systemd test-vm bench bench-memory lint install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -24,7 +24,7 @@ build: setup ## the programs, into target/release
 demo: build ## a busybox container from create to delete, each step explained (root)
 	@scripts/demo
 
-test: test-unit test-integration test-vm ## all tests: unit, native, and in a virtual machine
+test: test-unit test-integration test-systemd test-vm ## all tests: unit, native, and in a virtual machine
 	@[ "$$(id -u)" = 0 ] || echo "make test: not run: the native integration tests (they need root: sudo -E make test-integration)"
 
 # Some unit tests need root (network namespaces), some root and systemd: elsewhere they are counted as ignored.
@@ -39,6 +39,13 @@ test-integration: build
 
 test-vm: build ## the integration tests on a pure cgroup v2 kernel with all controllers (QEMU)
 	scripts/test-vm
+
+test-systemd: build ## the tests of systemd's cgroups where systemd is PID 1, in plain namespaces (root)
+	@if [ "$$(id -u)" = 0 ]; then scripts/test-systemd; \
+	else echo "make test: the tests of systemd's cgroups need root and are NOT run natively"; fi
+
+bench-memory: build ## the smallest memory limit a container starts under, beside crun and runc (root)
+	@scripts/bench-memory
 
 bench: build ## time, memory and system calls beside crun, runc and a C floor (root)
 	@scripts/bench
