@@ -4,6 +4,7 @@
 //!  parent                               init
 //!    │  clone3 ───────────────────────▶ │
 //!    │ ◀────────────── Child + pidfd ── │   only when a joiner made it (CloneRoute::Joiner)
+//!    │  Placed ───────────────────────▶ │   only with systemd: it has put init into its cgroup
 //!    │  Mapped ───────────────────────▶ │   only with a new user namespace: id maps are written
 //!    │                                  │   mounts, devices
 //!    │ ◀─────────────────────── Hooks ─ │   only with prestart or createRuntime hooks
@@ -44,6 +45,7 @@ pub enum FromInit {
 /// What the parent says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FromParent {
+    Placed,
     Mapped,
     Go,
 }
@@ -53,6 +55,7 @@ const HOOKS: u8 = b'h';
 const CONSOLE: u8 = b't';
 const READY: u8 = b'r';
 const FAILED: u8 = b'f';
+const PLACED: u8 = b'p';
 const MAPPED: u8 = b'm';
 const GO: u8 = b'g';
 
@@ -73,6 +76,7 @@ pub fn pair() -> Result<(ParentEnd, InitEnd)> {
 impl ParentEnd {
     pub fn tell(&self, message: FromParent) -> Result<()> {
         let tag = match message {
+            FromParent::Placed => PLACED,
             FromParent::Mapped => MAPPED,
             FromParent::Go => GO,
         };
@@ -131,6 +135,7 @@ impl InitEnd {
         let mut buffer = [0; 1];
         let length = sys::socket::read(self.0.as_fd(), &mut buffer)?;
         let said = match &buffer[..length] {
+            [PLACED] => FromParent::Placed,
             [MAPPED] => FromParent::Mapped,
             [GO] => FromParent::Go,
             [] => bail!("the runtime ended before the container was made"),

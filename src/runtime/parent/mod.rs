@@ -17,6 +17,7 @@ use crate::runtime::handshake::{self, FromInit, FromParent, ParentEnd};
 use crate::runtime::hooks;
 use crate::runtime::init;
 use crate::runtime::plan::{CloneRoute, Plan, Rlimit};
+use crate::runtime::systemd::{self, Systemd};
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::OFlag;
@@ -104,6 +105,7 @@ impl Made {
             record: self.record,
             init: Some((self.pid, self.pidfd)),
             cgroup: self.cgroup,
+            systemd: None,
         }
         .undo(plan);
     }
@@ -114,6 +116,9 @@ impl Made {
             if plan.parent.clone.new & libc::CLONE_NEWPID as u64 == 0 {
                 // Without a pid namespace of its own, others may have outlived it.
                 cgroup.kill()?;
+            }
+            if let Some(unit) = &self.record.unit {
+                systemd::end(unit)?;
             }
             cgroup.remove()?;
         }
@@ -140,7 +145,10 @@ struct Effects {
     claim: Claim,
     record: Record,
     init: Option<(Pid, OwnedFd)>,
+    /// With systemd: there is a unit as well.
     cgroup: Option<Cgroup>,
+    /// The conversation in which the unit is made.
+    systemd: Option<Systemd>,
 }
 
 impl Effects {
@@ -150,6 +158,7 @@ impl Effects {
             record,
             init: None,
             cgroup: None,
+            systemd: None,
         }
     }
 
@@ -161,17 +170,18 @@ impl Effects {
         cgroup_mount: &Path,
         begin: Begin,
     ) -> Result<(ParentEnd, Option<OwnedFd>, bool)> {
-        Cgroup::refuse_used(cgroup_mount, &plan.parent.cgroup)
+        self.refuse_used(plan, cgroup_mount)
             .or_else(|e| self.claim.refuse_taken().and(Err(e)))?;
         // Before anything is made, so that `delete --force` can clean up after a runtime that was
         // killed here; and only of a cgroup that is ours to kill.
         self.record.phase = Phase::Creating;
         self.claim.save(&self.record)?;
-        self.cgroup = Some(Cgroup::create(cgroup_mount, &plan.parent.cgroup)?);
+        if plan.parent.unit.is_none() {
+            self.cgroup = Some(Cgroup::create(cgroup_mount, &plan.parent.cgroup)?);
+        }
         let end = self.spawn(plan, begin == Begin::ByFifo)?;
         if plan.parent.clone.route == CloneRoute::Direct {
-            self.map_ids(plan, &end)?;
-            self.furnish(plan)?;
+            self.welcome(plan, &end)?;
         }
         // Here because init does not wait for it.
         self.claim.save_config(config)?;
@@ -224,6 +234,7 @@ impl Effects {
                     ignored_signals,
                     sources,
                     cgroup: cgroup.map(|c| c.path()),
+                    cgroup_mount: &self.record.cgroup_mount,
                     state: &|pid, status| self.record.hook_state(pid, status),
                 })
             }
@@ -232,6 +243,43 @@ impl Effects {
                 Ok(parent_end)
             }
         }
+    }
+
+    /// Two containers must not share a cgroup.
+    fn refuse_used(&mut self, plan: &Plan, cgroup_mount: &Path) -> Result<()> {
+        let Some(unit) = &plan.parent.unit else {
+            return Cgroup::refuse_used(cgroup_mount, &plan.parent.cgroup);
+        };
+        let mut systemd = Systemd::connect(unit.manager)?;
+        systemd.refuse_used(unit)?;
+        self.systemd = Some(systemd);
+        Ok(())
+    }
+
+    /// What init must have from the parent, as soon as there is an init.
+    fn welcome(&mut self, plan: &Plan, end: &ParentEnd) -> Result<()> {
+        self.place(plan, end)?;
+        self.map_ids(plan, end)?;
+        self.furnish(plan)
+    }
+
+    /// With systemd: a scope begins with a process, so init comes first and is moved. That waits
+    /// for an RCU grace period, which is systemd's price.
+    fn place(&mut self, plan: &Plan, end: &ParentEnd) -> Result<()> {
+        let Some(unit) = &plan.parent.unit else {
+            return Ok(());
+        };
+        let (pid, _) = self.init()?;
+        let systemd = self.systemd.as_mut().context("no systemd to ask")?;
+        let inner = systemd.start(unit, pid)?;
+        self.systemd = None;
+        let cgroup = Cgroup::adopt(&self.record.cgroup_mount, &inner)
+            .inspect_err(|_| drop(systemd::end(&unit.kept())))?;
+        self.record.cgroup = Some(cgroup.path().to_owned());
+        self.cgroup = Some(cgroup);
+        // Other commands find the cgroup from here on.
+        self.claim.save(&self.record)?;
+        end.tell(FromParent::Placed)
     }
 
     fn map_ids(&self, plan: &Plan, end: &ParentEnd) -> Result<()> {
@@ -275,8 +323,7 @@ impl Effects {
             match end.hear()? {
                 Some(FromInit::Child { pidfd }) => {
                     self.adopt(pidfd)?;
-                    self.map_ids(plan, end)?;
-                    self.furnish(plan)?;
+                    self.welcome(plan, end)?;
                 }
                 Some(FromInit::Hooks) => {
                     let (pid, _) = self.init()?;
@@ -289,7 +336,7 @@ impl Effects {
                 Some(FromInit::Console(fd)) => master = Some(fd),
                 Some(FromInit::Ready) => return Ok(master),
                 Some(FromInit::Failed(why)) => bail!(why),
-                None => return Err(self.why_init_died()),
+                None => return Err(self.why_init_died(plan)),
             }
         }
     }
@@ -303,7 +350,7 @@ impl Effects {
         Ok(())
     }
 
-    fn why_init_died(&self) -> anyhow::Error {
+    fn why_init_died(&self, plan: &Plan) -> anyhow::Error {
         let how = match self
             .init()
             .map(|(pid, _)| nix::sys::wait::waitpid(pid, None))
@@ -312,10 +359,13 @@ impl Effects {
             Ok(Ok(WaitStatus::Exited(_, code))) => format!("exited with status {code}"),
             _ => "ended".to_owned(),
         };
-        let killed_for_memory = self
-            .cgroup
-            .as_ref()
-            .is_some_and(|c| c.oom_kills().is_some_and(|n| n > 0));
+        let writes = &plan.parent.cgroup.writes;
+        let oom_kills = self.cgroup.as_ref().and_then(Cgroup::oom_kills);
+        let killed_for_memory = match oom_kills {
+            Some(kills) => kills > 0,
+            // systemd removes an empty scope, and its counts with it.
+            None => how.contains("SIGKILL") && writes.iter().any(|w| w.file == "memory.max"),
+        };
         match killed_for_memory {
             true => anyhow!(
                 "the container's first process was killed for want of memory before it was ready: \
@@ -336,6 +386,9 @@ impl Effects {
             let _ = nix::sys::wait::waitpid(pid, Some(WaitPidFlag::__WALL));
         }
         if let Some(cgroup) = self.cgroup.take() {
+            if let Some(unit) = &self.record.unit {
+                let _ = systemd::end(unit);
+            }
             let _ = cgroup.undo();
         }
         // runtime-spec runtime.md#lifecycle: after a failed create, destroyed; then poststop.
