@@ -5,6 +5,8 @@
 //!    │  clone3 ───────────────────────▶ │
 //!    │ ◀────────────── Child + pidfd ── │   only when a joiner made it (CloneRoute::Joiner)
 //!    │  Mapped ───────────────────────▶ │   only with a new user namespace: id maps are written
+//!    │ ◀─────────────── Trees + which ─ │   binds that init may not make itself, please
+//!    │  Tree + fd, … ─────────────────▶ │   one a bind, made by a helper of the parent's
 //!    │                                  │   mounts, devices
 //!    │ ◀─────────────────────── Hooks ─ │   only with prestart or createRuntime hooks
 //!    │  Go ───────────────────────────▶ │   they are done
@@ -30,6 +32,9 @@ const LONGEST: usize = 16 * 1024;
 pub enum FromInit {
     /// A joiner has made init.
     Child { pidfd: OwnedFd },
+    /// Sources of these entries of the plan's mounts, please: their ids are to be mapped, or the
+    /// way to them is closed to the container's root.
+    Trees(Vec<u32>),
     /// The mounts are there, the root is not yet pivoted: hooks, please.
     Hooks,
     /// The master of the container's terminal.
@@ -48,12 +53,16 @@ pub enum FromParent {
 }
 
 const CHILD: u8 = b'c';
+const TREES: u8 = b'b';
 const HOOKS: u8 = b'h';
 const CONSOLE: u8 = b't';
 const READY: u8 = b'r';
 const FAILED: u8 = b'f';
 const MAPPED: u8 = b'm';
 const GO: u8 = b'g';
+
+/// Most that init asks for at once; the rest in further messages.
+pub const MOST_TREES: usize = 1000;
 
 /// The parent's end.
 #[derive(Debug)]
@@ -78,6 +87,16 @@ impl ParentEnd {
         sys::socket::send(self.0.as_fd(), &[tag], None).context("tell init to go on")
     }
 
+    /// One of the trees that init has asked for.
+    pub fn give_tree(&self, tree: BorrowedFd) -> Result<()> {
+        sys::socket::send(self.0.as_fd(), &[TREES], Some(tree)).context("give init a mount")
+    }
+
+    /// Why init cannot have the next tree it asked for, nor the rest.
+    pub fn refuse_tree(&self, why: &str) -> Result<()> {
+        Ok(sys::socket::send(self.0.as_fd(), &failed(why), None)?)
+    }
+
     /// The next message; `None` when init has closed its end: it executed, or died.
     pub fn hear(&self) -> Result<Option<FromInit>> {
         let mut buffer = [0; LONGEST];
@@ -85,6 +104,10 @@ impl ParentEnd {
         let message = match (buffer[..length].split_first(), fd) {
             (None, _) => return Ok(None),
             (Some((&CHILD, _)), Some(pidfd)) => FromInit::Child { pidfd },
+            (Some((&TREES, which)), _) => {
+                let (numbers, _) = which.as_chunks();
+                FromInit::Trees(numbers.iter().map(|n| u32::from_ne_bytes(*n)).collect())
+            }
             (Some((&HOOKS, _)), _) => FromInit::Hooks,
             (Some((&CONSOLE, _)), Some(master)) => FromInit::Console(master),
             (Some((&READY, _)), _) => FromInit::Ready,
@@ -110,12 +133,12 @@ impl InitEnd {
             FromInit::Hooks => (vec![HOOKS], None),
             FromInit::Console(master) => (vec![CONSOLE], Some(master.as_fd())),
             FromInit::Ready => (vec![READY], None),
-            FromInit::Failed(why) => {
-                let why = why.as_bytes();
-                let mut bytes = vec![FAILED];
-                bytes.extend(&why[..why.len().min(LONGEST - 1)]);
+            FromInit::Trees(which) => {
+                let mut bytes = vec![TREES];
+                bytes.extend(which.iter().flat_map(|n| n.to_ne_bytes()));
                 (bytes, None)
             }
+            FromInit::Failed(why) => (failed(why), None),
         };
         match fd {
             Some(_) => sys::socket::send(self.0.as_fd(), &bytes, fd),
@@ -123,6 +146,18 @@ impl InitEnd {
             None => sys::socket::write(self.0.as_fd(), &bytes),
         }
         .context("tell the runtime")
+    }
+
+    /// The next of the trees that were asked for.
+    pub fn next_tree(&self) -> Result<OwnedFd> {
+        let mut buffer = [0; LONGEST];
+        let (length, fd) = sys::socket::receive(self.0.as_fd(), &mut buffer)?;
+        match (buffer[..length].split_first(), fd) {
+            (Some((&TREES, _)), Some(tree)) => Ok(tree),
+            (Some((&FAILED, why)), _) => bail!("{}", String::from_utf8_lossy(why)),
+            (None, _) => bail!("the runtime ended before the container was made"),
+            _ => bail!("the runtime sent a message of unknown kind"),
+        }
     }
 
     /// Waits for `expected`; a closed socket means that the runtime is gone.
@@ -140,6 +175,13 @@ impl InitEnd {
         }
         Ok(())
     }
+}
+
+fn failed(why: &str) -> Vec<u8> {
+    let why = why.as_bytes();
+    let mut bytes = vec![FAILED];
+    bytes.extend(&why[..why.len().min(LONGEST - 1)]);
+    bytes
 }
 
 impl AsFd for InitEnd {
@@ -163,6 +205,20 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert!(parent.hear().unwrap().is_none());
+    }
+
+    #[test]
+    fn trees_are_asked_for_by_number_and_come_one_by_one() {
+        let (parent, init) = pair().unwrap();
+        init.tell(&FromInit::Trees(vec![3, 70_000])).unwrap();
+        match parent.hear().unwrap() {
+            Some(FromInit::Trees(which)) => assert_eq!(which, [3, 70_000]),
+            other => panic!("{other:?}"),
+        }
+        parent.give_tree(parent.as_fd()).unwrap();
+        parent.refuse_tree("no").unwrap();
+        init.next_tree().unwrap();
+        assert_eq!(init.next_tree().unwrap_err().to_string(), "no");
     }
 
     #[test]

@@ -38,6 +38,13 @@ fn in_words(join: &Join) -> String {
     )
 }
 
+/// New namespaces, of the present user namespace's root (`kinds`: CLONE_NEW*).
+pub fn unshare(kinds: u64) -> Result<()> {
+    nix::sched::unshare(CloneFlags::from_bits_retain(kinds as i32))
+        .call("unshare", || format!("{kinds:#x}"))
+        .context("linux.namespaces")
+}
+
 /// Root of the user namespace, new (its maps are written) or joined.
 pub fn become_its_root(plan: &InitPlan) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
@@ -47,7 +54,8 @@ pub fn become_its_root(plan: &InitPlan) -> Result<()> {
     nix::unistd::setresgid(gid, gid, gid)
         .call("setresgid", || "0".to_owned())
         .context("become root of the user namespace (is container id 0 in linux.gidMappings?)")?;
-    if plan.process.groups.is_some() {
+    // Of a joined one the caller's groups were given up before.
+    if plan.new_user_namespace && plan.process.groups.is_some() {
         nix::unistd::setgroups(&[]).call("setgroups", || "none".to_owned())?;
     }
     Ok(())

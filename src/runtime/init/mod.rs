@@ -13,6 +13,7 @@ mod inside;
 mod join;
 mod mounts;
 mod rootfs;
+mod sources;
 mod sysctl;
 
 use crate::runtime::handshake::{FromInit, FromParent, InitEnd};
@@ -96,6 +97,10 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
     sys::process::default_signals(ask.ignored_signals)?;
     // A terminal's signals are for the container's own session.
     nix::unistd::setsid().call("setsid", String::new)?;
+    if joins_user_namespace(plan) && plan.process.groups.is_some() {
+        // The caller's groups: in there setgroups(2) may be denied, and they would stay.
+        nix::unistd::setgroups(&[]).call("setgroups", || "none".to_owned())?;
+    }
     join::enter(&plan.join)?;
     if ask.plan.parent.clone.route == CloneRoute::Joiner && !make_init(ask)? {
         return Ok(Prepared::Joined);
@@ -107,6 +112,9 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
         join::become_its_root(plan)?;
         // A change of user clears it (prctl(2)).
         sys::process::set_parent_death_signal(libc::SIGKILL)?;
+        if plan.unshare != 0 {
+            join::unshare(plan.unshare)?;
+        }
     }
     // Before anything of the container can look at this process (CVE-2016-9962).
     sys::process::set_not_dumpable()?;
@@ -136,6 +144,10 @@ fn make_init(ask: &Ask) -> Result<bool> {
     }
 }
 
+fn joins_user_namespace(plan: &InitPlan) -> bool {
+    plan.in_user_namespace && !plan.new_user_namespace
+}
+
 fn join_keyring(name: &str) -> Result<()> {
     match sys::process::join_session_keyring(&CString::new(name)?) {
         Ok(_) => Ok(()),
@@ -154,7 +166,8 @@ fn build_rootfs(ask: &Ask) -> Result<()> {
     };
     // Modes of the plan are meant as they are; hooks get the caller's umask back.
     let umask = nix::sys::stat::umask(Mode::empty());
-    let root = rootfs::Root::build(tree, &ask.sources, ask.cgroup, plan.in_user_namespace)?;
+    let sources = sources::Sources::new(tree, &ask.sources, &ask.end)?;
+    let root = rootfs::Root::build(tree, sources, ask.cgroup, plan.in_user_namespace)?;
     nix::sys::stat::umask(umask);
     let proc = match plan.sysctls.is_empty() {
         true => None,

@@ -14,13 +14,13 @@ use std::path::Path;
 
 const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 
-/// Mounts what `mount` says below `root`. `by_parent` is its source where the parent had to open
-/// it; `cgroup` is the container's cgroup directory on the host.
+/// Mounts what `mount` says below `root`. `source` is what a bind binds, detached; `cgroup` is the
+/// container's cgroup directory on the host.
 /// Gives back what must become read-only only once all of the tree is made.
 pub fn perform(
     mount: &Mount,
     root: BorrowedFd,
-    by_parent: Option<&OwnedFd>,
+    source: Option<OwnedFd>,
     cgroup: Option<&Path>,
 ) -> Result<Option<OwnedFd>> {
     let late = mount.attr.set & READONLY != 0 && is_filled_later(mount);
@@ -45,11 +45,8 @@ pub fn perform(
             let tree = new_filesystem(fstype, source, options, set, copy_up.then_some(&target))?;
             (tree, target)
         }
-        MountKind::Bind { source, recursive } => {
-            let tree = match by_parent {
-                Some(tree) => tree.try_clone()?,
-                None => sys::mount::clone_tree(source, *recursive)?,
-            };
+        MountKind::Bind { .. } => {
+            let tree = source.context("its source was not opened")?;
             let kind = inside::kind_of(&inside::stat_fd(tree.as_fd())?);
             let missing = match kind == SFlag::S_IFDIR {
                 true => Missing::Directory,

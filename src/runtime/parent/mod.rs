@@ -10,6 +10,7 @@ pub mod netdev;
 pub mod seal;
 pub mod spawn;
 pub mod terminal;
+pub mod trees;
 
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::container::{Claim, Phase, Record};
@@ -251,6 +252,10 @@ impl Effects {
                     self.adopt(pidfd)?;
                     self.map_ids(plan, end)?;
                     self.furnish(plan)?;
+                }
+                Some(FromInit::Trees(which)) => {
+                    let (pid, _) = self.init()?;
+                    trees::give(pid, plan, &which, end)?;
                 }
                 Some(FromInit::Hooks) => {
                     let (pid, _) = self.init()?;

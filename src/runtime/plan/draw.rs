@@ -39,8 +39,12 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<Plan> {
     init.domainname = spec.domainname().clone().filter(|name| !name.is_empty());
     init.sysctls = sysctl::draw(linux.sysctl());
     let asked = spec.mounts().as_deref().unwrap_or_default();
-    let own_cgroups = namespaces::has_cgroup_namespace(linux);
-    let mounts = mounts::draw(asked, ask, own_cgroups, warnings)?;
+    let surroundings = mounts::Surroundings {
+        cgroup_namespace: namespaces::has_cgroup_namespace(linux),
+        uid_map: &plan.parent.uid_map,
+        gid_map: &plan.parent.gid_map,
+    };
+    let mounts = mounts::draw(asked, ask, &surroundings, warnings)?;
     init.rootfs = Some(rootfs::draw(root, linux, mounts, ask)?);
 
     let (mut who, more) = process::draw(process, ask)?;
