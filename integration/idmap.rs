@@ -10,34 +10,30 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 const RUNC: Need = Need::Beyond("runc", "1.1.5 has no id-mapped mounts");
-const CRUN_OPTION: Need = Need::Beyond("crun", "1.8 maps all that is below, whatever the option");
-const CRUN_OWN: Need = Need::Beyond(
-    "crun",
-    "1.8 makes the user namespace of a mapping otherwise",
-);
+const CRUN_OPTION: Need = Need::Beyond("crun", "1.8 knows mappings, not the options");
 const WORDS: Need = Need::Beyond("crun", "its words are its own");
 
 tests! {
-    without_mappings_of_its_own_a_mount_shows_the_ids_of_the_container [RUNC],
+    without_mappings_of_its_own_a_mount_shows_the_ids_of_the_container [RUNC, CRUN_OPTION],
     the_containers_own_mappings_are_as_good_as_none [RUNC],
-    mappings_of_its_own_need_no_user_namespace [RUNC, CRUN_OWN],
-    mappings_of_its_own_may_differ_from_the_containers [RUNC, CRUN_OWN],
-    mappings_without_the_option_are_applied [RUNC, CRUN_OWN],
-    several_mounts_have_their_own_mappings [RUNC, CRUN_OWN],
+    mappings_of_its_own_need_no_user_namespace [RUNC],
+    mappings_of_its_own_may_differ_from_the_containers [RUNC],
+    mappings_without_the_option_are_applied [RUNC],
+    several_mounts_have_their_own_mappings [RUNC],
     a_file_can_be_id_mapped [RUNC],
     idmap_leaves_what_is_mounted_below_as_it_is [RUNC, CRUN_OPTION],
-    ridmap_maps_what_is_mounted_below [RUNC],
-    an_id_mapped_mount_has_its_flags [RUNC],
+    ridmap_maps_what_is_mounted_below [RUNC, CRUN_OPTION],
+    an_id_mapped_mount_has_its_flags [RUNC, CRUN_OPTION],
     a_file_system_that_cannot_is_an_error_that_names_the_mount [RUNC, WORDS],
     a_file_system_below_that_cannot_is_an_error_of_ridmap_only [RUNC, CRUN_OPTION],
     what_makes_no_sense_is_refused [RUNC, WORDS],
-    a_source_that_the_mapped_root_cannot_reach_is_bound [RUNC, Need::Beyond("crun", "1.8 opens sources as the mapped root")],
+    a_source_that_the_mapped_root_cannot_reach_is_bound [RUNC],
     a_source_that_it_cannot_reach_may_be_id_mapped [RUNC],
     a_missing_source_is_named_in_a_user_namespace_too [Need::Beyond("runc", "its words are its own"), WORDS],
-    a_readonly_mount_of_the_host_stays_readonly_for_the_root_of_a_user_namespace [RUNC],
-    message_queues_belong_to_the_root_of_the_user_namespace [Need::Beyond("crun", "1.8 has another group there")],
-    a_joined_user_namespace_has_mounts_devices_and_cgroups [Need::Beyond("runc", "1.1.5 wants the maps again")],
-    a_joined_user_namespace_gives_its_ids_to_mounts [RUNC],
+    a_readonly_mount_of_the_host_stays_readonly_for_the_root_of_a_user_namespace [RUNC, Need::Beyond("crun", "1.8 loses the locks")],
+    message_queues_belong_to_the_root_of_the_user_namespace,
+    a_joined_user_namespace_has_mounts_devices_and_cgroups [Need::Beyond("runc", "1.1.5 wants the maps again"), Need::Beyond("crun", "1.8 binds another device than was asked for")],
+    a_joined_user_namespace_gives_its_ids_to_mounts [RUNC, CRUN_OPTION],
     a_user_namespace_that_denies_setgroups_is_joined [Need::Program("unshare"), Need::Beyond("runc", "1.1.5 wants the maps again"), Need::Beyond("crun", "1.8 calls setgroups all the same")],
     a_file_system_of_a_namespace_that_is_not_the_containers_says_which_it_needs [Need::Beyond("runc", "its words are its own"), Need::Beyond("crun", "1.8 binds the host's")],
 }

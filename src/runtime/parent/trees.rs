@@ -46,11 +46,8 @@ pub fn give(init: Pid, plan: &Plan, which: &[u32], end: &ParentEnd) -> Result<()
                 }
                 Ok(())
             });
-            if let Err(e) = done {
-                // Without a listener there is nobody to tell.
-                let _ = end.refuse_tree(&format!("{e:#}"));
-            }
-            sys::process::exit_now(0)
+            let told = done.or_else(|e| end.refuse_tree(&format!("{e:#}")));
+            sys::process::exit_now(i32::from(told.is_err()))
         }
         Cloned::Parent { pid, .. } => {
             let pid = Pid::from_raw(pid);
