@@ -10,6 +10,7 @@ pub mod netdev;
 pub mod seal;
 pub mod spawn;
 pub mod terminal;
+pub mod trees;
 
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::container::{Claim, Phase, Record};
@@ -130,7 +131,7 @@ impl Made {
     /// Starts it, and waits until it has executed.
     pub fn start(&self) -> Result<()> {
         if !self.told {
-            self.end.tell(FromParent::Go)?;
+            self.end.tell(FromParent::Start)?;
         }
         match self.end.hear()? {
             None => Ok(()),
@@ -186,10 +187,10 @@ impl Effects {
         // Here because init does not wait for it.
         self.claim.save_config(config)?;
         let mut told = false;
-        if begin == Begin::AtOnce && answers_nothing_but_ready(plan) {
+        if begin == Begin::AtOnce && may_start_when_ready(plan) {
             self.record_made()?;
             // An init that is gone has said why; we hear it below.
-            told = end.tell(FromParent::Go).is_ok();
+            told = end.tell(FromParent::Start).is_ok();
         }
         let master = self.serve(plan, &end)?;
         if !told {
@@ -325,6 +326,10 @@ impl Effects {
                     self.adopt(pidfd)?;
                     self.welcome(plan, end)?;
                 }
+                Some(FromInit::Trees(which)) => {
+                    let (pid, _) = self.init()?;
+                    trees::give(pid, plan, &which, end)?;
+                }
                 Some(FromInit::Hooks) => {
                     let (pid, _) = self.init()?;
                     // Not `created` yet: what they see is a container being made.
@@ -398,8 +403,8 @@ impl Effects {
     }
 }
 
-/// The parent's part is done before init is ready: no message of init but the last wants an answer.
-fn answers_nothing_but_ready(plan: &Plan) -> bool {
+/// Nothing is left that changes the record, or that must see a container still in the making.
+fn may_start_when_ready(plan: &Plan) -> bool {
     let parent = &plan.parent;
     parent.clone.route == CloneRoute::Direct
         && parent.prestart.is_empty()
