@@ -13,7 +13,7 @@ mod inside;
 mod join;
 mod mounts;
 mod rootfs;
-mod sources;
+pub mod sources;
 mod sysctl;
 
 use crate::runtime::handshake::{FromInit, FromParent, InitEnd};
