@@ -32,6 +32,7 @@ mod namespaces;
 mod process;
 mod races;
 mod seccomp;
+mod systemd;
 mod terminal;
 
 use harness::{Place, Test, machine};
@@ -55,6 +56,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("seccomp", seccomp::TESTS),
     ("cgroups", cgroups::TESTS),
     ("control", control::TESTS),
+    ("systemd", systemd::TESTS),
     ("hooks", hooks::TESTS),
     ("bad_input", bad_input::TESTS),
     ("escapes", escapes::TESTS),

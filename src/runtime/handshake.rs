@@ -4,6 +4,7 @@
 //!  parent                               init
 //!    │  clone3 ───────────────────────▶ │
 //!    │ ◀────────────── Child + pidfd ── │   only when a joiner made it (CloneRoute::Joiner)
+//!    │  Placed ───────────────────────▶ │   only with systemd: it has put init into its cgroup
 //!    │  Mapped ───────────────────────▶ │   only with a new user namespace: id maps are written
 //!    │ ◀─────────────── Trees + which ─ │   binds that init may not make itself, please
 //!    │  Tree + fd, … ─────────────────▶ │   one a bind, made by a helper of the parent's
@@ -13,7 +14,8 @@
 //!    │                                  │   pivot_root, identity, argv[0] found
 //!    │ ◀──────────────── Console + fd ─ │   only with a terminal: the pty's master
 //!    │ ◀─────────────────────── Ready ─ │   all but exec is done; limits and record are the parent's
-//!    │  Go ───────────────────────────▶ │   `run`: start now. `create`: the fifo says so, later
+//!    │  Go ───────────────────────────▶ │   `run`: start now; said long before Ready if the parent has
+//!    │                                  │   no more to do. `create`: the fifo says so, later
 //!    │ ◀──────────────── end of file ── │   exec has closed the socket
 //! ```
 //!
@@ -48,6 +50,7 @@ pub enum FromInit {
 /// What the parent says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FromParent {
+    Placed,
     Mapped,
     Go,
 }
@@ -58,6 +61,7 @@ const HOOKS: u8 = b'h';
 const CONSOLE: u8 = b't';
 const READY: u8 = b'r';
 const FAILED: u8 = b'f';
+const PLACED: u8 = b'p';
 const MAPPED: u8 = b'm';
 const GO: u8 = b'g';
 
@@ -81,6 +85,7 @@ pub fn pair() -> Result<(ParentEnd, InitEnd)> {
 impl ParentEnd {
     pub fn tell(&self, message: FromParent) -> Result<()> {
         let tag = match message {
+            FromParent::Placed => PLACED,
             FromParent::Mapped => MAPPED,
             FromParent::Go => GO,
         };
@@ -165,6 +170,7 @@ impl InitEnd {
         let mut buffer = [0; 1];
         let length = sys::socket::read(self.0.as_fd(), &mut buffer)?;
         let said = match &buffer[..length] {
+            [PLACED] => FromParent::Placed,
             [MAPPED] => FromParent::Mapped,
             [GO] => FromParent::Go,
             [] => bail!("the runtime ended before the container was made"),

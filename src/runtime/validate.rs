@@ -1153,6 +1153,7 @@ mod tests {
             no_pivot: false,
             no_new_keyring: false,
             preserve_fds: 0,
+            systemd_cgroup: false,
             listen_fds: None,
             host: Host {
                 euid: 0,

@@ -1,5 +1,6 @@
 //! Enters namespaces: those given by path, and a new user namespace's root.
 
+use crate::runtime::cgroup;
 use crate::runtime::plan::{InitPlan, Join};
 use crate::sys::Call;
 use anyhow::{Context, Result};
@@ -8,6 +9,7 @@ use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 /// Enters the namespaces of the plan, in its order. All are opened first: after the mount
 /// namespace is entered, the paths mean something else.
@@ -38,11 +40,17 @@ fn in_words(join: &Join) -> String {
     )
 }
 
-/// New namespaces, of the present user namespace's root (`kinds`: CLONE_NEW*).
+/// New namespaces (`kinds`: CLONE_NEW*), of the present user namespace.
 pub fn unshare(kinds: u64) -> Result<()> {
     nix::sched::unshare(CloneFlags::from_bits_retain(kinds as i32))
         .call("unshare", || format!("{kinds:#x}"))
         .context("linux.namespaces")
+}
+
+/// Where systemd has put this process, as a directory below the cgroup2 mount.
+pub fn own_cgroup(mount: &Path) -> Result<PathBuf> {
+    let inner = cgroup::own()?;
+    Ok(mount.join(inner.strip_prefix("/").unwrap_or(&inner)))
 }
 
 /// Root of the user namespace, new (its maps are written) or joined.

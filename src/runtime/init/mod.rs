@@ -39,8 +39,10 @@ pub struct Ask<'a> {
     /// Detached mounts that the parent made, one for each bind with
     /// [`source_of_parent`](crate::runtime::plan::MountKind::source_of_parent), in order.
     pub sources: Vec<OwnedFd>,
-    /// The container's cgroup directory on the host.
+    /// The container's cgroup directory on the host, and where it is looked for when systemd makes
+    /// it: the cgroup2 mount.
     pub cgroup: Option<&'a Path>,
+    pub cgroup_mount: &'a Path,
     /// The container's state as JSON, with this pid and status: for hooks.
     pub state: &'a dyn Fn(i32, &str) -> Vec<u8>,
 }
@@ -105,6 +107,10 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
     if ask.plan.parent.clone.route == CloneRoute::Joiner && !make_init(ask)? {
         return Ok(Prepared::Joined);
     }
+    if plan.wait_for_cgroup {
+        // Still with the caller's uid: a user's systemd takes no other's process.
+        ask.end.wait_for(FromParent::Placed)?;
+    }
     if plan.new_user_namespace {
         ask.end.wait_for(FromParent::Mapped)?;
     }
@@ -112,9 +118,9 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
         join::become_its_root(plan)?;
         // A change of user clears it (prctl(2)).
         sys::process::set_parent_death_signal(libc::SIGKILL)?;
-        if plan.unshare != 0 {
-            join::unshare(plan.unshare)?;
-        }
+    }
+    if plan.unshare != 0 {
+        join::unshare(plan.unshare)?;
     }
     // Before anything of the container can look at this process (CVE-2016-9962).
     sys::process::set_not_dumpable()?;
@@ -167,7 +173,13 @@ fn build_rootfs(ask: &Ask) -> Result<()> {
     // Modes of the plan are meant as they are; hooks get the caller's umask back.
     let umask = nix::sys::stat::umask(Mode::empty());
     let sources = sources::Sources::new(tree, &ask.sources, &ask.end)?;
-    let root = rootfs::Root::build(tree, sources, ask.cgroup, plan.in_user_namespace)?;
+    let shows_cgroup = plan.unshare & libc::CLONE_NEWCGROUP as u64 != 0;
+    let placed = match plan.wait_for_cgroup && !shows_cgroup {
+        true => Some(join::own_cgroup(ask.cgroup_mount)?),
+        false => None,
+    };
+    let cgroup = placed.as_deref().or(ask.cgroup);
+    let root = rootfs::Root::build(tree, sources, cgroup, plan.in_user_namespace)?;
     nix::sys::stat::umask(umask);
     let proc = match plan.sysctls.is_empty() {
         true => None,

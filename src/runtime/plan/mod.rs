@@ -54,6 +54,8 @@ pub struct Ask {
     pub no_new_keyring: bool,
     /// File descriptors 3..3+N stay open in the container (`--preserve-fds` plus LISTEN_FDS).
     pub preserve_fds: u32,
+    /// systemd makes the cgroup (`--systemd-cgroup`).
+    pub systemd_cgroup: bool,
     /// `$LISTEN_FDS` of the caller: handed on with `LISTEN_PID=1`.
     pub listen_fds: Option<u32>,
     pub host: Host,
@@ -87,6 +89,8 @@ pub struct ParentPlan {
     /// (clock, seconds, nanoseconds) lines for timens_offsets(5), clock `monotonic` or `boottime`.
     pub time_offsets: Vec<TimeOffset>,
     pub cgroup: CgroupPlan,
+    /// With the systemd manager: the unit that the cgroup is ordered with.
+    pub unit: Option<unit::UnitPlan>,
     pub rlimits: Vec<Rlimit>,
     pub oom_score_adj: Option<i32>,
     /// In the host's namespaces, after the container's were made, before pivot_root.
@@ -168,7 +172,8 @@ pub struct Hook {
 /// The container's cgroup and what is written into it (cgroup v2 only).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CgroupPlan {
-    /// Absolute path below the cgroup2 mount, e.g. `/user.slice/web`; never contains `..`.
+    /// Absolute path below the cgroup2 mount, e.g. `/user.slice/web`; never contains `..`. Of a
+    /// unit: where it is expected, and [`unit::UnitPlan::cgroup`] says how sure that is.
     pub path: PathBuf,
     /// Files in the order they are written. A file that is missing means its controller is
     /// absent: an error that names both.
@@ -182,6 +187,9 @@ pub struct CgroupPlan {
     pub device_program_optional: bool,
     /// No resource at all was asked for: where cgroups cannot be made (rootless), go without.
     pub optional: bool,
+    /// The container divides its cgroup itself: the host's uid that shall own it (runtime-spec
+    /// config-linux.md, "Cgroup ownership"). `None`: it stays the runtime's.
+    pub owner: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -216,7 +224,10 @@ pub struct InitPlan {
     pub new_user_namespace: bool,
     /// Init lives in a user namespace, new or joined: devices are bound, not made.
     pub in_user_namespace: bool,
-    /// CLONE_NEW* of what init makes itself, once it is root of its user namespace.
+    /// Someone else (systemd) puts init into its cgroup: wait for that.
+    pub wait_for_cgroup: bool,
+    /// CLONE_NEW* of what init makes itself, in its cgroup (the root of what a cgroup namespace shows)
+    /// and as root of its user namespace.
     pub unshare: u64,
     /// Name of a new session keyring, `_ses.ID`; `None`: keep the caller's.
     pub keyring: Option<String>,

@@ -64,6 +64,12 @@ pub fn has_cgroup_namespace(linux: &Linux) -> bool {
     has(linux, LinuxNamespaceType::Cgroup)
 }
 
+/// A new cgroup namespace.
+pub fn makes_cgroup_namespace(linux: &Linux) -> bool {
+    let all = linux.namespaces().as_deref().unwrap_or_default();
+    wanted(all, LinuxNamespaceType::Cgroup) == Some(None)
+}
+
 pub fn has_mount_namespace(linux: &Linux) -> bool {
     has(linux, LinuxNamespaceType::Mount)
 }

@@ -3,6 +3,7 @@
 //! For eyes, and for the golden files of `bundles/examples`: a change of what is done for a
 //! config.json shows as a change of lines.
 
+use super::unit::{Manager, Property, UnitPlan};
 use super::{
     Attr, CgroupPlan, CloneRoute, Hook, IdMap, InitPlan, Mount, MountIdMap, MountIds, MountKind,
     ParentPlan, Plan, ProcessPlan, RootfsPlan, process,
@@ -41,6 +42,9 @@ impl Lines {
 }
 
 fn parent(plan: &ParentPlan, out: &mut Lines) {
+    if let Some(unit) = &plan.unit {
+        self::unit(unit, out);
+    }
     cgroup(&plan.cgroup, out);
     if let Some(path) = &plan.clone.pid_namespace {
         out.act(format!("enter pid namespace {path:?} for the clone"));
@@ -89,6 +93,17 @@ fn parent(plan: &ParentPlan, out: &mut Lines) {
     hooks("poststop", &plan.poststop, out);
 }
 
+fn unit(plan: &UnitPlan, out: &mut Lines) {
+    let manager = match plan.manager {
+        Manager::System => "systemd",
+        Manager::User => "systemd --user",
+    };
+    out.act(format!("unit {} of {manager}, with init", plan.name));
+    for Property { name, value, .. } in &plan.properties {
+        out.act(format!("property {name} = {value:?}"));
+    }
+}
+
 fn cgroup(plan: &CgroupPlan, out: &mut Lines) {
     let optional = if plan.optional { ", or none" } else { "" };
     out.act(format!("cgroup {}{optional}", plan.path.display()));
@@ -102,6 +117,9 @@ fn cgroup(plan: &CgroupPlan, out: &mut Lines) {
         out.act(format!(
             "write {file} = {value:?}{optional}{instead} ({field})"
         ));
+    }
+    if let Some(uid) = plan.owner {
+        out.act(format!("give the cgroup to uid {uid}"));
     }
     if plan.check_before_update {
         out.act("refuse a memory limit below what is in use");
@@ -144,6 +162,9 @@ fn hooks(kind: &str, hooks: &[Hook], out: &mut Lines) {
 fn init(plan: &InitPlan, out: &mut Lines) {
     for join in &plan.join {
         out.act(format!("join {} namespace {:?}", join.name, join.path));
+    }
+    if plan.wait_for_cgroup {
+        out.act("wait for the cgroup");
     }
     if plan.new_user_namespace {
         out.act("wait for id maps");
