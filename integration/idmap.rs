@@ -30,6 +30,7 @@ tests! {
     a_source_that_the_mapped_root_cannot_reach_is_bound [RUNC],
     a_source_that_it_cannot_reach_may_be_id_mapped [RUNC],
     a_missing_source_is_named_in_a_user_namespace_too [Need::Beyond("runc", "its words are its own"), WORDS],
+    what_the_host_has_mounted_below_cannot_be_uncovered_in_a_user_namespace [RUNC, Need::Beyond("crun", "1.8 uncovers it")],
     a_readonly_mount_of_the_host_stays_readonly_for_the_root_of_a_user_namespace [RUNC, Need::Beyond("crun", "1.8 loses the locks")],
     message_queues_belong_to_the_root_of_the_user_namespace,
     a_joined_user_namespace_has_mounts_devices_and_cgroups [Need::Beyond("runc", "1.1.5 wants the maps again"), Need::Beyond("crun", "1.8 binds another device than was asked for")],
@@ -224,17 +225,15 @@ fn an_id_mapped_mount_has_its_flags(t: &Place) -> Result<()> {
 }
 
 fn a_file_system_that_cannot_is_an_error_that_names_the_mount(t: &Place) -> Result<()> {
+    let proc = Below::new(t.path("proc"), "proc")?;
     for bundle in [t.bundle(), t.bundle().user_namespace()?] {
         let maps = (ids(0, 5, 1), ids(0, 5, 1));
-        let mount = mapped(Path::new("/proc"), "/data", &["bind", "idmap"], Some(maps));
-        t.create_fails(
-            &bundle.args(&["true"]).mount(mount),
-            &[
-                "mounts[7] (/data)",
-                "\"/proc\"",
-                "does not support id-mapped mounts",
-            ],
-        );
+        let mount = mapped(&proc.0, "/data", &["bind", "idmap"], Some(maps));
+        t.run(&bundle.args(&["true"]).mount(mount))?.fails(&[
+            "mounts[7] (/data)",
+            "proc\"",
+            "does not support id-mapped mounts",
+        ]);
     }
     Ok(())
 }
@@ -332,6 +331,18 @@ fn a_missing_source_is_named_in_a_user_namespace_too(t: &Place) -> Result<()> {
                 "no such file or directory",
             ],
         );
+    }
+    Ok(())
+}
+
+fn what_the_host_has_mounted_below_cannot_be_uncovered_in_a_user_namespace(
+    t: &Place,
+) -> Result<()> {
+    let (dir, _below) = with_a_mount_below(t, "tmpfs")?;
+    for option in ["rw", "idmap"] {
+        let bundle = t.bundle().user_namespace()?.args(&["true"]);
+        let bundle = bundle.bind(&dir, "/data", &["bind", option]);
+        t.run(&bundle)?.fails(&["mounts[7] (/data)", "use rbind"]);
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ fn in_words(join: &Join) -> String {
     )
 }
 
-/// New namespaces, of the present user namespace's root (`kinds`: CLONE_NEW*).
+/// New namespaces (`kinds`: CLONE_NEW*), of the present user namespace.
 pub fn unshare(kinds: u64) -> Result<()> {
     nix::sched::unshare(CloneFlags::from_bits_retain(kinds as i32))
         .call("unshare", || format!("{kinds:#x}"))

@@ -13,7 +13,7 @@ mod inside;
 mod join;
 mod mounts;
 mod rootfs;
-mod sources;
+pub mod sources;
 mod sysctl;
 
 use crate::runtime::handshake::{FromInit, FromParent, InitEnd};
@@ -172,13 +172,13 @@ fn build_rootfs(ask: &Ask) -> Result<()> {
     };
     // Modes of the plan are meant as they are; hooks get the caller's umask back.
     let umask = nix::sys::stat::umask(Mode::empty());
-    let makes_cgroup = plan.unshare & libc::CLONE_NEWCGROUP as u64 != 0;
-    let placed = match plan.wait_for_cgroup && !makes_cgroup {
+    let sources = sources::Sources::new(tree, &ask.sources, &ask.end)?;
+    let shows_cgroup = plan.unshare & libc::CLONE_NEWCGROUP as u64 != 0;
+    let placed = match plan.wait_for_cgroup && !shows_cgroup {
         true => Some(join::own_cgroup(ask.cgroup_mount)?),
         false => None,
     };
     let cgroup = placed.as_deref().or(ask.cgroup);
-    let sources = sources::Sources::new(tree, &ask.sources, &ask.end)?;
     let root = rootfs::Root::build(tree, sources, cgroup, plan.in_user_namespace)?;
     nix::sys::stat::umask(umask);
     let proc = match plan.sysctls.is_empty() {

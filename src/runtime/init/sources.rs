@@ -7,7 +7,7 @@
 use crate::runtime::handshake::{FromInit, InitEnd, MOST_TREES};
 use crate::runtime::plan::{Mount, MountKind, RootfsPlan};
 use crate::sys;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -67,7 +67,19 @@ impl<'a> Sources<'a> {
                 self.parent.tell(&FromInit::Trees(vec![i as u32]))?;
                 self.parent.next_tree().map(Some)
             }
-            tree => Ok(Some(tree?)),
+            tree => tree.map(Some).map_err(|e| explain(e, *recursive)),
         }
+    }
+}
+
+/// Of a failed copy of a source: words for what the errno does not say.
+pub fn explain(e: sys::Error, recursive: bool) -> anyhow::Error {
+    match e.errno {
+        // mount_namespaces(7): it would show what the mounts below hide.
+        Errno::EINVAL if !recursive => anyhow!(
+            "{e} (in a user namespace what the host has mounted below the source must come along: \
+             use rbind)"
+        ),
+        _ => e.into(),
     }
 }

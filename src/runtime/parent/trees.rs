@@ -6,6 +6,7 @@
 //! the container's root cannot make a read-only one of the host writable.
 
 use crate::runtime::handshake::ParentEnd;
+use crate::runtime::init::sources;
 use crate::runtime::parent::ids;
 use crate::runtime::plan::{IdMap, Mount, MountIds, MountKind, Plan};
 use crate::sys::{self, Call, process::Cloned};
@@ -84,7 +85,8 @@ fn make(mount: &Mount, user: Option<&OwnedFd>) -> Result<OwnedFd> {
     else {
         bail!("init asked for the source of what is no bind");
     };
-    let tree = sys::mount::clone_tree(source, *recursive)?;
+    let tree =
+        sys::mount::clone_tree(source, *recursive).map_err(|e| sources::explain(e, *recursive))?;
     if let (Some(map), Some(user)) = (mount.kind.id_mapped(), user) {
         sys::mount::map_ids(tree.as_fd(), map.recursive, user.as_fd())
             .map_err(|e| explain(e, map.recursive))

@@ -265,7 +265,8 @@ pub mod tests {
         let path = Path::new("/a.slice/a-b.slice/x-y.scope");
         assert_eq!(plan.parent.cgroup.path, path);
         assert_eq!(plan.parent.clone.new, libc::CLONE_NEWUTS as u64);
-        assert!(plan.init.wait_for_cgroup && plan.init.unshare == libc::CLONE_NEWCGROUP as u64);
+        assert!(plan.init.wait_for_cgroup);
+        assert_eq!(plan.init.unshare, new_cgroup);
     }
 
     #[test]

@@ -226,8 +226,8 @@ pub struct InitPlan {
     pub in_user_namespace: bool,
     /// Someone else (systemd) puts init into its cgroup: wait for that.
     pub wait_for_cgroup: bool,
-    /// CLONE_NEW* of what init makes itself, as root of its user namespace, which owns it then, and
-    /// in its cgroup, which is the root of what a cgroup namespace shows.
+    /// CLONE_NEW* of what init makes itself, in its cgroup (the root of what a cgroup namespace shows)
+    /// and as root of its user namespace.
     pub unshare: u64,
     /// Name of a new session keyring, `_ses.ID`; `None`: keep the caller's.
     pub keyring: Option<String>,
