@@ -25,6 +25,7 @@ mod devices;
 mod differential;
 mod escapes;
 mod hooks;
+mod idmap;
 mod lifecycle;
 mod mounts;
 mod namespaces;
@@ -49,6 +50,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("process", process::TESTS),
     ("terminal", terminal::TESTS),
     ("mounts", mounts::TESTS),
+    ("idmap", idmap::TESTS),
     ("devices", devices::TESTS),
     ("namespaces", namespaces::TESTS),
     ("seccomp", seccomp::TESTS),

@@ -13,6 +13,7 @@ mod inside;
 mod join;
 mod mounts;
 mod rootfs;
+pub mod sources;
 mod sysctl;
 
 use crate::runtime::handshake::{FromInit, FromParent, InitEnd};
@@ -98,6 +99,10 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
     sys::process::default_signals(ask.ignored_signals)?;
     // A terminal's signals are for the container's own session.
     nix::unistd::setsid().call("setsid", String::new)?;
+    if joins_user_namespace(plan) && plan.process.groups.is_some() {
+        // The caller's groups: in there setgroups(2) may be denied, and they would stay.
+        nix::unistd::setgroups(&[]).call("setgroups", || "none".to_owned())?;
+    }
     join::enter(&plan.join)?;
     if ask.plan.parent.clone.route == CloneRoute::Joiner && !make_init(ask)? {
         return Ok(Prepared::Joined);
@@ -114,8 +119,8 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
         // A change of user clears it (prctl(2)).
         sys::process::set_parent_death_signal(libc::SIGKILL)?;
     }
-    if plan.unshare_cgroup {
-        join::make_cgroup_namespace()?;
+    if plan.unshare != 0 {
+        join::unshare(plan.unshare)?;
     }
     // Before anything of the container can look at this process (CVE-2016-9962).
     sys::process::set_not_dumpable()?;
@@ -145,6 +150,10 @@ fn make_init(ask: &Ask) -> Result<bool> {
     }
 }
 
+fn joins_user_namespace(plan: &InitPlan) -> bool {
+    plan.in_user_namespace && !plan.new_user_namespace
+}
+
 fn join_keyring(name: &str) -> Result<()> {
     match sys::process::join_session_keyring(&CString::new(name)?) {
         Ok(_) => Ok(()),
@@ -163,12 +172,14 @@ fn build_rootfs(ask: &Ask) -> Result<()> {
     };
     // Modes of the plan are meant as they are; hooks get the caller's umask back.
     let umask = nix::sys::stat::umask(Mode::empty());
-    let placed = match plan.wait_for_cgroup && !plan.unshare_cgroup {
+    let sources = sources::Sources::new(tree, &ask.sources, &ask.end)?;
+    let shows_cgroup = plan.unshare & libc::CLONE_NEWCGROUP as u64 != 0;
+    let placed = match plan.wait_for_cgroup && !shows_cgroup {
         true => Some(join::own_cgroup(ask.cgroup_mount)?),
         false => None,
     };
     let cgroup = placed.as_deref().or(ask.cgroup);
-    let root = rootfs::Root::build(tree, &ask.sources, cgroup, plan.in_user_namespace)?;
+    let root = rootfs::Root::build(tree, sources, cgroup, plan.in_user_namespace)?;
     nix::sys::stat::umask(umask);
     let proc = match plan.sysctls.is_empty() {
         true => None,
@@ -351,7 +362,7 @@ fn run_hooks_at_start(plan: &InitPlan, state: &dyn Fn(i32, &str) -> Vec<u8>) -> 
 fn wait_for_start(end: &InitEnd, start: &Start) -> Result<()> {
     end.tell(&FromInit::Ready)?;
     match start {
-        Start::Handshake => end.wait_for(FromParent::Go),
+        Start::Handshake => end.wait_for(FromParent::Start),
         Start::Fifo { go, .. } => {
             let mut byte = [0];
             let mut file = File::from(go.try_clone()?);

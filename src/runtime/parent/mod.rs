@@ -10,6 +10,7 @@ pub mod netdev;
 pub mod seal;
 pub mod spawn;
 pub mod terminal;
+pub mod trees;
 
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::container::{Claim, Phase, Record};
@@ -36,8 +37,18 @@ pub struct Order<'a> {
     pub config: &'a [u8],
     pub plan: &'a Plan,
     pub cgroup_mount: &'a Path,
-    /// Started later by `start` (a fifo waits), or at once by [`Made::start`].
-    pub by_fifo: bool,
+    pub begin: Begin,
+}
+
+/// When init executes the container's program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// When `start` writes into the container's fifo.
+    ByFifo,
+    /// When [`Made::start`] says so: the caller has something to hand out before.
+    Told,
+    /// As soon as it is ready: it is told so while it mounts, and neither waits for the other.
+    AtOnce,
 }
 
 /// A container that waits to be started.
@@ -50,14 +61,15 @@ pub struct Made {
     /// The master of its terminal, if it has one.
     pub master: Option<OwnedFd>,
     end: ParentEnd,
+    told: bool,
 }
 
 /// Makes the container, or leaves nothing behind.
 pub fn make(order: Order) -> Result<Made> {
     let mut made = Effects::new(order.claim, order.record);
-    let made_it = made.perform(order.plan, order.config, order.cgroup_mount, order.by_fifo);
+    let made_it = made.perform(order.plan, order.config, order.cgroup_mount, order.begin);
     match made_it {
-        Ok((end, master)) => {
+        Ok((end, master, told)) => {
             let Effects {
                 claim,
                 record,
@@ -76,6 +88,7 @@ pub fn make(order: Order) -> Result<Made> {
                 cgroup,
                 master,
                 end,
+                told,
             })
         }
         Err(e) => {
@@ -117,7 +130,9 @@ impl Made {
 
     /// Starts it, and waits until it has executed.
     pub fn start(&self) -> Result<()> {
-        self.end.tell(FromParent::Go)?;
+        if !self.told {
+            self.end.tell(FromParent::Start)?;
+        }
         match self.end.hear()? {
             None => Ok(()),
             Some(FromInit::Failed(why)) => Err(anyhow!(why)),
@@ -154,8 +169,8 @@ impl Effects {
         plan: &Plan,
         config: &[u8],
         cgroup_mount: &Path,
-        by_fifo: bool,
-    ) -> Result<(ParentEnd, Option<OwnedFd>)> {
+        begin: Begin,
+    ) -> Result<(ParentEnd, Option<OwnedFd>, bool)> {
         self.refuse_used(plan, cgroup_mount)
             .or_else(|e| self.claim.refuse_taken().and(Err(e)))?;
         // Before anything is made, so that `delete --force` can clean up after a runtime that was
@@ -165,19 +180,31 @@ impl Effects {
         if plan.parent.unit.is_none() {
             self.cgroup = Some(Cgroup::create(cgroup_mount, &plan.parent.cgroup)?);
         }
-        let end = self.spawn(plan, by_fifo)?;
+        let end = self.spawn(plan, begin == Begin::ByFifo)?;
         if plan.parent.clone.route == CloneRoute::Direct {
             self.welcome(plan, &end)?;
         }
         // Here because init does not wait for it.
         self.claim.save_config(config)?;
+        let mut told = false;
+        if begin == Begin::AtOnce && may_start_when_ready(plan) {
+            self.record_made()?;
+            // An init that is gone has said why; we hear it below.
+            told = end.tell(FromParent::Start).is_ok();
+        }
         let master = self.serve(plan, &end)?;
+        if !told {
+            self.record_made()?;
+        }
+        Ok((end, master, told))
+    }
+
+    fn record_made(&mut self) -> Result<()> {
         let (pid, _) = self.init()?;
         self.record.pid = pid.as_raw();
         self.record.start_time = crate::runtime::pid::start_time(pid.as_raw())?;
         self.record.phase = Phase::Created;
-        self.claim.save(&self.record)?;
-        Ok((end, master))
+        self.claim.save(&self.record)
     }
 
     fn init(&self) -> Result<(Pid, &OwnedFd)> {
@@ -299,6 +326,10 @@ impl Effects {
                     self.adopt(pidfd)?;
                     self.welcome(plan, end)?;
                 }
+                Some(FromInit::Trees(which)) => {
+                    let (pid, _) = self.init()?;
+                    trees::give(pid, plan, &which, end)?;
+                }
                 Some(FromInit::Hooks) => {
                     let (pid, _) = self.init()?;
                     // Not `created` yet: what they see is a container being made.
@@ -370,6 +401,14 @@ impl Effects {
         hooks::run_all(&plan.parent.poststop, "poststop", &state);
         let _ = self.claim.abandon();
     }
+}
+
+/// Nothing is left that changes the record, or that must see a container still in the making.
+fn may_start_when_ready(plan: &Plan) -> bool {
+    let parent = &plan.parent;
+    parent.clone.route == CloneRoute::Direct
+        && parent.prestart.is_empty()
+        && parent.create_runtime.is_empty()
 }
 
 /// Init sets its limits itself, but root of a user namespace may not raise a hard one
