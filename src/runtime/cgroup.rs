@@ -725,7 +725,11 @@ impl Cgroup {
             }
         }
         if hold {
-            self.set_frozen(false)?;
+            match write_file(self.dir(), "cgroup.freeze", "0") {
+                // Emptied, it may be gone by now: systemd removes what is empty.
+                Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
+                Err(errno) => bail!("thawing cgroup {}: {}", self.path.display(), errno.desc()),
+            }
         }
         match first_error {
             Some(error) => Err(error).with_context(|| format!("cgroup {}", self.path.display())),

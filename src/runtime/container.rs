@@ -697,6 +697,7 @@ impl Container {
         };
         match self.place.still_there()? {
             Hold::Gone => Err(missing()),
+            _ if signal == libc::SIGKILL => cgroup.kill(),
             _ => cgroup.signal_all(signal),
         }
     }
