@@ -294,3 +294,61 @@ pub fn make_message_queue(key: i32) -> io::Result<i32> {
     // SAFETY: no pointers.
     check(unsafe { libc::msgget(key, libc::IPC_CREAT | 0o600) }.into()).map(|id| id as i32)
 }
+
+/// struct seccomp_notif of seccomp_unotify(2): a system call that waits for an agent.
+#[repr(C)]
+#[derive(Default, Debug)]
+pub struct Question {
+    pub id: u64,
+    pub pid: u32,
+    pub flags: u32,
+    pub number: i32,
+    pub arch: u32,
+    pub instruction: u64,
+    pub args: [u64; 6],
+}
+
+/// struct seccomp_notif_resp.
+#[repr(C)]
+pub struct Answer {
+    pub id: u64,
+    pub value: i64,
+    /// Negated, or 0.
+    pub error: i32,
+    /// 1: go on with the call as it is.
+    pub flags: u32,
+}
+
+/// The next question of a seccomp listener; EINTR is the caller's.
+pub fn seccomp_receive(listener: BorrowedFd) -> io::Result<Question> {
+    const SECCOMP_IOCTL_NOTIF_RECV: u64 = 0xc050_2100;
+    let mut question = Question::default();
+    // SAFETY: the kernel writes one seccomp_notif, 80 bytes as the number of the ioctl says.
+    check(
+        unsafe {
+            libc::ioctl(
+                listener.as_raw_fd(),
+                SECCOMP_IOCTL_NOTIF_RECV as _,
+                &mut question,
+            )
+        }
+        .into(),
+    )?;
+    Ok(question)
+}
+
+pub fn seccomp_answer(listener: BorrowedFd, mut answer: Answer) -> io::Result<()> {
+    const SECCOMP_IOCTL_NOTIF_SEND: u64 = 0xc018_2101;
+    // SAFETY: the kernel reads one seccomp_notif_resp, 24 bytes.
+    check(
+        unsafe {
+            libc::ioctl(
+                listener.as_raw_fd(),
+                SECCOMP_IOCTL_NOTIF_SEND as _,
+                &mut answer,
+            )
+        }
+        .into(),
+    )
+    .map(drop)
+}

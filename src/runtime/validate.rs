@@ -180,12 +180,6 @@ fn not_built_yet(d: &Document, found: &mut Findings) {
         ),
         ("linux.mountLabel", text(d.linux.map(|l| l.mount_label()))),
         (
-            "linux.seccomp.listenerPath",
-            d.linux
-                .and_then(|l| l.seccomp().as_ref())
-                .is_some_and(|s| s.listener_path().is_some()),
-        ),
-        (
             "linux.intelRdt",
             d.linux.is_some_and(|l| l.intel_rdt().is_some()),
         ),
@@ -1520,10 +1514,6 @@ mod tests {
             ("/process/apparmorProfile", json!("a")),
             ("/process/selinuxLabel", json!("a")),
             ("/linux/mountLabel", json!("a")),
-            (
-                "/linux/seccomp",
-                json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s" }),
-            ),
             ("/linux/intelRdt", json!({})),
             ("/mounts/+", mapped),
         ]);
@@ -1531,7 +1521,6 @@ mod tests {
             "process.apparmorProfile: not supported by this version",
             "process.selinuxLabel: not supported by this version",
             "linux.mountLabel: not supported by this version",
-            "linux.seccomp.listenerPath: not supported by this version",
             "linux.intelRdt: not supported by this version",
             "mounts[7].options[0]: ridmap is not supported by this version",
             "mounts[7].uidMappings: not supported by this version",

@@ -25,7 +25,7 @@ use nix::sys::stat::Mode;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 
 /// What init is given.
@@ -233,7 +233,7 @@ fn confine(ask: &Ask) -> Result<exec::Program> {
     let seccomp = &ask.plan.init.seccomp;
     if !process.no_new_privileges {
         // Takes CAP_SYS_ADMIN, which ends with the change of user (seccomp(2)).
-        load_seccomp(seccomp)?;
+        load_seccomp(seccomp, &ask.end)?;
     }
     for limit in &ask.plan.parent.rlimits {
         sys::process::set_rlimit(0, limit.resource, limit.soft, limit.hard)
@@ -245,14 +245,21 @@ fn confine(ask: &Ask) -> Result<exec::Program> {
     sys::process::set_parent_death_signal(0)?;
     if process.no_new_privileges {
         // As late as can be: what init still needs is write, read, hooks and execve.
-        load_seccomp(seccomp)?;
+        load_seccomp(seccomp, &ask.end)?;
     }
     Ok(program)
 }
 
-fn load_seccomp(plan: &Option<SeccompPlan>) -> Result<()> {
-    if let Some(seccomp) = plan {
-        sys::seccomp::load(&seccomp.program, seccomp.flags).context("linux.seccomp")?;
+/// From here on, only what the profile allows; and where it has an agent, only write(2) without it
+/// until the parent has fetched the listener.
+fn load_seccomp(plan: &Option<SeccompPlan>, end: &InitEnd) -> Result<()> {
+    let Some(seccomp) = plan else {
+        return Ok(());
+    };
+    let listener = sys::seccomp::load(&seccomp.program, seccomp.flags).context("linux.seccomp")?;
+    if let Some(listener) = listener {
+        // Kept open, as the parent fetches it whenever it comes to that; exec closes it.
+        end.tell(&FromInit::Listener(listener.into_raw_fd()))?;
     }
     Ok(())
 }
