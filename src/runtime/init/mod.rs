@@ -11,9 +11,10 @@ mod exec;
 mod identity;
 mod inside;
 mod join;
+mod labels;
 mod mounts;
+mod proc;
 mod rootfs;
-mod sysctl;
 
 use crate::runtime::handshake::{FromInit, FromParent, InitEnd};
 use crate::runtime::hooks;
@@ -110,14 +111,26 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
     }
     // Before anything of the container can look at this process (CVE-2016-9962).
     sys::process::set_not_dumpable()?;
+    let proc = open_proc(plan)?;
     if let Some(name) = &plan.keyring {
-        join_keyring(name)?;
+        labels::with_key_label(&plan.process, proc.as_ref(), || join_keyring(name))?;
     }
     if plan.loopback_up {
         sys::tty::loopback_up().context("bring lo up")?;
     }
-    build_rootfs(ask)?;
-    Ok(Prepared::Init(confine(ask)?))
+    build_rootfs(ask, proc.as_ref())?;
+    Ok(Prepared::Init(confine(ask, proc.as_ref())?))
+}
+
+/// Only where something is to be written there.
+fn open_proc(plan: &InitPlan) -> Result<Option<proc::Proc>> {
+    let process = &plan.process;
+    let labels = process.apparmor_profile.is_some() || process.selinux_label.is_some();
+    if plan.sysctls.is_empty() && !labels {
+        return Ok(None);
+    }
+    let proc = proc::Proc::open().context("a proc file system to write to")?;
+    Ok(Some(proc))
 }
 
 /// The joiner has entered what is joined; init is made in the new namespaces, as its sibling, so
@@ -147,7 +160,7 @@ fn join_keyring(name: &str) -> Result<()> {
 
 /// File system, hooks that belong between its mounts and its pivot, terminal, and what is set on
 /// the namespaces.
-fn build_rootfs(ask: &Ask) -> Result<()> {
+fn build_rootfs(ask: &Ask, proc: Option<&proc::Proc>) -> Result<()> {
     let plan = &ask.plan.init;
     let Some(tree) = &plan.rootfs else {
         return Ok(());
@@ -156,10 +169,6 @@ fn build_rootfs(ask: &Ask) -> Result<()> {
     let umask = nix::sys::stat::umask(Mode::empty());
     let root = rootfs::Root::build(tree, &ask.sources, ask.cgroup, plan.in_user_namespace)?;
     nix::sys::stat::umask(umask);
-    let proc = match plan.sysctls.is_empty() {
-        true => None,
-        false => Some(sysctl::Proc::open().context("linux.sysctl")?),
-    };
     let parent = &ask.plan.parent;
     if !parent.prestart.is_empty() || !parent.create_runtime.is_empty() {
         ask.end.tell(&FromInit::Hooks)?;
@@ -188,7 +197,7 @@ fn build_rootfs(ask: &Ask) -> Result<()> {
     if let Some(name) = &plan.domainname {
         sys::process::set_domain_name(name).context("domainname")?;
     }
-    if let Some(proc) = &proc {
+    if let Some(proc) = proc {
         for (path, value) in &plan.sysctls {
             proc.set_sysctl(path, value)?;
         }
@@ -221,9 +230,13 @@ fn give_stdio(ask: &Ask, root: &rootfs::Root) -> Result<()> {
 }
 
 /// Scheduling, powers, user; then the program is found, as that user.
-fn confine(ask: &Ask) -> Result<exec::Program> {
+fn confine(ask: &Ask, proc: Option<&proc::Proc>) -> Result<exec::Program> {
     let process = &ask.plan.init.process;
     set_scheduling(process)?;
+    if let Some(proc) = proc {
+        // Before descriptors are closed and the profile refuses to write files.
+        labels::set(process, proc)?;
+    }
     if process.no_new_privileges {
         sys::process::set_no_new_privileges().context("process.noNewPrivileges")?;
     }

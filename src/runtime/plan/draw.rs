@@ -40,7 +40,10 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<Plan> {
     init.sysctls = sysctl::draw(linux.sysctl());
     let asked = spec.mounts().as_deref().unwrap_or_default();
     let own_cgroups = namespaces::has_cgroup_namespace(linux);
-    let mounts = mounts::draw(asked, ask, own_cgroups, warnings)?;
+    let mut mounts = mounts::draw(asked, ask, own_cgroups, warnings)?;
+    if let Some(label) = linux.mount_label().as_deref().filter(|l| !l.is_empty()) {
+        mounts::label(&mut mounts, label);
+    }
     init.rootfs = Some(rootfs::draw(root, linux, mounts, ask)?);
 
     let (mut who, more) = process::draw(process, ask)?;
