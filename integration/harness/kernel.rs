@@ -352,3 +352,62 @@ pub fn seccomp_answer(listener: BorrowedFd, mut answer: Answer) -> io::Result<()
     )
     .map(drop)
 }
+
+/// Exchanges two names in one step (renameat2(2), RENAME_EXCHANGE).
+pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let (one, other) = (c_path(one)?, c_path(other)?);
+    // SAFETY: two C strings that outlive the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    })
+    .map(drop)
+}
+
+/// A filter that makes these system calls answer ENOSYS, as a kernel does that is older than they.
+pub fn without_calls(numbers: &[libc::c_long]) -> Vec<libc::sock_filter> {
+    let mut program = vec![libc::sock_filter {
+        code: 0x20, // load the number
+        jt: 0,
+        jf: 0,
+        k: 0,
+    }];
+    for number in numbers {
+        program.push(libc::sock_filter {
+            code: 0x15, // equal: the next instruction, else the one after it
+            jt: 0,
+            jf: 1,
+            k: *number as u32,
+        });
+        program.push(libc::sock_filter {
+            code: 0x06,
+            jt: 0,
+            jf: 0,
+            k: libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
+        });
+    }
+    program.push(libc::sock_filter {
+        code: 0x06,
+        jt: 0,
+        jf: 0,
+        k: libc::SECCOMP_RET_ALLOW,
+    });
+    program
+}
+
+/// Puts such a filter on this process, for ever; usable between fork and exec.
+pub fn filter(program: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel copies `len` instructions, which outlive the call.
+    check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) }.into())
+        .map(drop)
+}
