@@ -29,6 +29,7 @@ mod idmap;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod old_kernels;
 mod process;
 mod races;
 mod seccomp;
@@ -60,6 +61,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("hooks", hooks::TESTS),
     ("bad_input", bad_input::TESTS),
     ("escapes", escapes::TESTS),
+    ("old_kernels", old_kernels::TESTS),
     ("differential", differential::TESTS),
     ("races", races::TESTS),
     ("crash", crash::TESTS),
@@ -107,6 +109,13 @@ fn main() -> ExitCode {
         eprintln!("ignored: {reason}: {}", names.join(", "));
     }
     conclusion.exit_code()
+}
+
+/// `subject::a_sentence`.
+pub fn has_test(name: &str) -> bool {
+    let (subject, test) = name.split_once("::").unwrap_or_default();
+    let tests = SUBJECTS.iter().find(|(name, _)| *name == subject);
+    tests.is_some_and(|(_, tests)| tests.iter().any(|t| t.name == test))
 }
 
 thread_local! {

@@ -67,6 +67,19 @@ pub fn perform(
     finish(mount, tree, late)
 }
 
+/// linux.mountLabel on the root of an mqueue file system. It takes no `context=`, as there is one for
+/// an IPC namespace, made with it.
+pub fn label_queues(mount: &Mount, root: BorrowedFd, label: &str) -> Result<()> {
+    match &mount.kind {
+        MountKind::Filesystem { fstype, .. } if fstype == "mqueue" => {}
+        _ => return Ok(()),
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    let queues = inside::open(root, &mount.destination, flags)?;
+    sys::file::set_attribute(queues.as_fd(), c"security.selinux", label.as_bytes())
+        .context("linux.mountLabel")
+}
+
 /// Devices are still to be made in it, or the mount points of later mounts.
 fn is_filled_later(mount: &Mount) -> bool {
     let is_tmpfs = matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "tmpfs");

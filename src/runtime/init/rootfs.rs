@@ -43,6 +43,9 @@ impl<'p> Root<'p> {
             let source = sources.of(i, mount).with_context(describe)?;
             let late = mounts::perform(mount, fd.as_fd(), source, cgroup).with_context(describe)?;
             late_readonly.extend(late);
+            if let Some(label) = &plan.mount_label {
+                mounts::label_queues(mount, fd.as_fd(), label).with_context(describe)?;
+            }
         }
         if !plan.skip_dev {
             devices::make(plan, fd.as_fd(), in_user_namespace)?;
@@ -134,7 +137,9 @@ impl<'p> Root<'p> {
                 self.null.as_ref().context("/dev/null was not opened")?
             } else {
                 if empty.is_none() {
-                    empty = Some(Cover::new(empty_tmpfs().with_context(describe)?));
+                    empty = Some(Cover::new(
+                        empty_tmpfs(self.plan.mount_label.as_deref()).with_context(describe)?,
+                    ));
                 }
                 empty.as_ref().context("no cover")?
             };
@@ -180,9 +185,12 @@ impl Cover {
 
 const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 
-fn empty_tmpfs() -> sys::Result<OwnedFd> {
+fn empty_tmpfs(label: Option<&str>) -> sys::Result<OwnedFd> {
     let tmpfs = sys::mount::FsContext::open("tmpfs")?;
     tmpfs.set("source", Some("tmpfs"))?;
+    if label.is_some() {
+        tmpfs.set("context", label)?;
+    }
     tmpfs.create()?;
     tmpfs.mount(READONLY)
 }
