@@ -25,6 +25,7 @@ mod devices;
 mod differential;
 mod escapes;
 mod hooks;
+mod labels;
 mod lifecycle;
 mod mounts;
 mod namespaces;
@@ -52,6 +53,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("devices", devices::TESTS),
     ("namespaces", namespaces::TESTS),
     ("seccomp", seccomp::TESTS),
+    ("labels", labels::TESTS),
     ("cgroups", cgroups::TESTS),
     ("control", control::TESTS),
     ("hooks", hooks::TESTS),
