@@ -25,6 +25,7 @@ mod devices;
 mod differential;
 mod escapes;
 mod hooks;
+mod idmap;
 mod labels;
 mod lifecycle;
 mod mounts;
@@ -33,6 +34,7 @@ mod old_kernels;
 mod process;
 mod races;
 mod seccomp;
+mod systemd;
 mod terminal;
 
 use harness::{Place, Test, machine};
@@ -50,12 +52,14 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("process", process::TESTS),
     ("terminal", terminal::TESTS),
     ("mounts", mounts::TESTS),
+    ("idmap", idmap::TESTS),
     ("devices", devices::TESTS),
     ("namespaces", namespaces::TESTS),
     ("seccomp", seccomp::TESTS),
     ("labels", labels::TESTS),
     ("cgroups", cgroups::TESTS),
     ("control", control::TESTS),
+    ("systemd", systemd::TESTS),
     ("hooks", hooks::TESTS),
     ("bad_input", bad_input::TESTS),
     ("escapes", escapes::TESTS),

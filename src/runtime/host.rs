@@ -22,6 +22,7 @@ impl CreateArgs {
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             preserve_fds: self.preserve_fds.saturating_add(listen_fds.unwrap_or(0)),
+            systemd_cgroup: self.systemd_cgroup,
             listen_fds,
             host: facts()?,
         })

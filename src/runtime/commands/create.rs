@@ -2,7 +2,7 @@
 
 use crate::runtime::cli::{CreateArgs, Global};
 use crate::runtime::container::{Claim, Record};
-use crate::runtime::parent::{self, Made, Order, terminal};
+use crate::runtime::parent::{self, Begin, Made, Order, terminal};
 use crate::runtime::plan::{Ask, Plan};
 use crate::runtime::{config, log, lsm, plan, validate};
 use crate::sys;
@@ -15,7 +15,7 @@ use std::path::Path;
 pub fn create(global: &Global, args: &CreateArgs) -> Result<()> {
     let drawn = draw(args)?;
     let console = console(args, &drawn.plan, true)?;
-    let made = make(global, args, &drawn, console, true)?;
+    let made = make(global, args, &drawn, console, Begin::ByFifo)?;
     // The container goes on without us: closing our ends must not end it.
     drop(made);
     Ok(())
@@ -85,7 +85,7 @@ pub fn make(
     args: &CreateArgs,
     drawn: &Drawn,
     console: Option<OwnedFd>,
-    by_fifo: bool,
+    begin: Begin,
 ) -> Result<Made> {
     let Drawn { plan, ask, config } = drawn;
     let order = Order {
@@ -94,7 +94,7 @@ pub fn make(
         config,
         plan,
         cgroup_mount: &ask.host.cgroup_mount,
-        by_fifo,
+        begin,
     };
     let made = parent::make(order).context("unable to start container process")?;
     match hand_out(args, &made, console) {
@@ -104,6 +104,11 @@ pub fn make(
             Err(e)
         }
     }
+}
+
+/// The caller gets something of the container that it must have before the program starts.
+pub fn hands_out(args: &CreateArgs) -> bool {
+    args.console_socket.is_some() || args.pidfd_socket.is_some() || args.pid_file.is_some()
 }
 
 fn hand_out(args: &CreateArgs, made: &Made, console: Option<OwnedFd>) -> Result<()> {

@@ -3,8 +3,8 @@
 use super::create;
 use crate::runtime::cli::{Global, RunArgs};
 use crate::runtime::hooks;
-use crate::runtime::parent::Made;
 use crate::runtime::parent::foreground::Signals;
+use crate::runtime::parent::{Begin, Made};
 use crate::runtime::plan::Plan;
 use crate::sys;
 use anyhow::Result;
@@ -22,7 +22,11 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
     if !args.detach && !args.no_subreaper {
         sys::process::set_child_subreaper()?;
     }
-    let mut made = create::make(global, &args.create, &drawn, console, false)?;
+    let begin = match create::hands_out(&args.create) {
+        true => Begin::Told,
+        false => Begin::AtOnce,
+    };
+    let mut made = create::make(global, &args.create, &drawn, console, begin)?;
     if let Err(e) = start(&made, plan) {
         made.undo(plan);
         return Err(e);

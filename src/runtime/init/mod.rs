@@ -15,6 +15,7 @@ mod labels;
 mod mounts;
 mod proc;
 mod rootfs;
+pub mod sources;
 
 use crate::runtime::handshake::{FromInit, FromParent, InitEnd};
 use crate::runtime::hooks;
@@ -39,8 +40,10 @@ pub struct Ask<'a> {
     /// Detached mounts that the parent made, one for each bind with
     /// [`source_of_parent`](crate::runtime::plan::MountKind::source_of_parent), in order.
     pub sources: Vec<OwnedFd>,
-    /// The container's cgroup directory on the host.
+    /// The container's cgroup directory on the host, and where it is looked for when systemd makes
+    /// it: the cgroup2 mount.
     pub cgroup: Option<&'a Path>,
+    pub cgroup_mount: &'a Path,
     /// The container's state as JSON, with this pid and status: for hooks.
     pub state: &'a dyn Fn(i32, &str) -> Vec<u8>,
 }
@@ -97,9 +100,17 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
     sys::process::default_signals(ask.ignored_signals)?;
     // A terminal's signals are for the container's own session.
     nix::unistd::setsid().call("setsid", String::new)?;
+    if joins_user_namespace(plan) && plan.process.groups.is_some() {
+        // The caller's groups: in there setgroups(2) may be denied, and they would stay.
+        nix::unistd::setgroups(&[]).call("setgroups", || "none".to_owned())?;
+    }
     join::enter(&plan.join)?;
     if ask.plan.parent.clone.route == CloneRoute::Joiner && !make_init(ask)? {
         return Ok(Prepared::Joined);
+    }
+    if plan.wait_for_cgroup {
+        // Still with the caller's uid: a user's systemd takes no other's process.
+        ask.end.wait_for(FromParent::Placed)?;
     }
     if plan.new_user_namespace {
         ask.end.wait_for(FromParent::Mapped)?;
@@ -108,6 +119,9 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
         join::become_its_root(plan)?;
         // A change of user clears it (prctl(2)).
         sys::process::set_parent_death_signal(libc::SIGKILL)?;
+    }
+    if plan.unshare != 0 {
+        join::unshare(plan.unshare)?;
     }
     // Before anything of the container can look at this process (CVE-2016-9962).
     sys::process::set_not_dumpable()?;
@@ -149,6 +163,10 @@ fn make_init(ask: &Ask) -> Result<bool> {
     }
 }
 
+fn joins_user_namespace(plan: &InitPlan) -> bool {
+    plan.in_user_namespace && !plan.new_user_namespace
+}
+
 fn join_keyring(name: &str) -> Result<()> {
     match sys::process::join_session_keyring(&CString::new(name)?) {
         Ok(_) => Ok(()),
@@ -167,7 +185,14 @@ fn build_rootfs(ask: &Ask, proc: Option<&proc::Proc>) -> Result<()> {
     };
     // Modes of the plan are meant as they are; hooks get the caller's umask back.
     let umask = nix::sys::stat::umask(Mode::empty());
-    let root = rootfs::Root::build(tree, &ask.sources, ask.cgroup, plan.in_user_namespace)?;
+    let sources = sources::Sources::new(tree, &ask.sources, &ask.end)?;
+    let shows_cgroup = plan.unshare & libc::CLONE_NEWCGROUP as u64 != 0;
+    let placed = match plan.wait_for_cgroup && !shows_cgroup {
+        true => Some(join::own_cgroup(ask.cgroup_mount)?),
+        false => None,
+    };
+    let cgroup = placed.as_deref().or(ask.cgroup);
+    let root = rootfs::Root::build(tree, sources, cgroup, plan.in_user_namespace)?;
     nix::sys::stat::umask(umask);
     let parent = &ask.plan.parent;
     if !parent.prestart.is_empty() || !parent.create_runtime.is_empty() {
@@ -357,7 +382,7 @@ fn run_hooks_at_start(plan: &InitPlan, state: &dyn Fn(i32, &str) -> Vec<u8>) -> 
 fn wait_for_start(end: &InitEnd, start: &Start) -> Result<()> {
     end.tell(&FromInit::Ready)?;
     match start {
-        Start::Handshake => end.wait_for(FromParent::Go),
+        Start::Handshake => end.wait_for(FromParent::Start),
         Start::Fifo { go, .. } => {
             let mut byte = [0];
             let mut file = File::from(go.try_clone()?);

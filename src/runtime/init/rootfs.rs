@@ -6,6 +6,7 @@
 use super::devices;
 use super::inside::{self, Missing};
 use super::mounts;
+use super::sources::Sources;
 use crate::runtime::plan::{MountKind, RootfsPlan};
 use crate::sys::{self, Call};
 use anyhow::{Context, Result, bail};
@@ -33,19 +34,15 @@ impl<'p> Root<'p> {
     /// Mounts and devices, in the order of the plan.
     pub fn build(
         plan: &'p RootfsPlan,
-        sources: &[OwnedFd],
+        mut sources: Sources,
         cgroup: Option<&Path>,
         in_user_namespace: bool,
     ) -> Result<Self> {
         let fd = attach_root(plan).with_context(|| format!("root.path {:?}", plan.path))?;
         let (mut late_readonly, mut system) = (Vec::new(), Vec::new());
-        let mut sources = sources.iter();
-        for mount in &plan.mounts {
+        for (i, mount) in plan.mounts.iter().enumerate() {
             let describe = || format!("{} ({})", mount.field, mount.destination.display());
-            let source = match mount.kind.source_of_parent() {
-                Some(_) => sources.next(),
-                None => None,
-            };
+            let source = sources.of(i, mount).with_context(describe)?;
             let late = mounts::perform(mount, fd.as_fd(), source, cgroup).with_context(describe)?;
             match late {
                 Some(tree) if mounts::is_system(mount) => system.push((&*mount.destination, tree)),

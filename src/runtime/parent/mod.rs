@@ -11,6 +11,7 @@ pub mod netdev;
 pub mod seal;
 pub mod spawn;
 pub mod terminal;
+pub mod trees;
 
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::container::{Claim, Phase, Record};
@@ -19,6 +20,7 @@ use crate::runtime::hooks;
 use crate::runtime::init;
 use crate::runtime::plan::{CloneRoute, Plan, Rlimit};
 use crate::runtime::state::State;
+use crate::runtime::systemd::{self, Systemd};
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::OFlag;
@@ -37,8 +39,18 @@ pub struct Order<'a> {
     pub config: &'a [u8],
     pub plan: &'a Plan,
     pub cgroup_mount: &'a Path,
-    /// Started later by `start` (a fifo waits), or at once by [`Made::start`].
-    pub by_fifo: bool,
+    pub begin: Begin,
+}
+
+/// When init executes the container's program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// When `start` writes into the container's fifo.
+    ByFifo,
+    /// When [`Made::start`] says so: the caller has something to hand out before.
+    Told,
+    /// As soon as it is ready: it is told so while it mounts, and neither waits for the other.
+    AtOnce,
 }
 
 /// A container that waits to be started.
@@ -51,14 +63,15 @@ pub struct Made {
     /// The master of its terminal, if it has one.
     pub master: Option<OwnedFd>,
     end: ParentEnd,
+    told: bool,
 }
 
 /// Makes the container, or leaves nothing behind.
 pub fn make(order: Order) -> Result<Made> {
     let mut made = Effects::new(order.claim, order.record);
-    let made_it = made.perform(order.plan, order.config, order.cgroup_mount, order.by_fifo);
+    let made_it = made.perform(order.plan, order.config, order.cgroup_mount, order.begin);
     match made_it {
-        Ok((end, master)) => {
+        Ok((end, master, told)) => {
             let Effects {
                 claim,
                 record,
@@ -77,6 +90,7 @@ pub fn make(order: Order) -> Result<Made> {
                 cgroup,
                 master,
                 end,
+                told,
             })
         }
         Err(e) => {
@@ -94,6 +108,7 @@ impl Made {
             record: self.record,
             init: Some((self.pid, self.pidfd)),
             cgroup: self.cgroup,
+            systemd: None,
         }
         .undo(plan);
     }
@@ -105,6 +120,9 @@ impl Made {
                 // Without a pid namespace of its own, others may have outlived it.
                 cgroup.kill()?;
             }
+            if let Some(unit) = &self.record.unit {
+                systemd::end(unit)?;
+            }
             cgroup.remove()?;
         }
         let state = self.record.hook_state(0, "stopped");
@@ -114,7 +132,9 @@ impl Made {
 
     /// Starts it, and waits until it has executed.
     pub fn start(&self) -> Result<()> {
-        self.end.tell(FromParent::Go)?;
+        if !self.told {
+            self.end.tell(FromParent::Start)?;
+        }
         match self.end.hear()? {
             None => Ok(()),
             Some(FromInit::Failed(why)) => Err(anyhow!(why)),
@@ -128,7 +148,10 @@ struct Effects {
     claim: Claim,
     record: Record,
     init: Option<(Pid, OwnedFd)>,
+    /// With systemd: there is a unit as well.
     cgroup: Option<Cgroup>,
+    /// The conversation in which the unit is made.
+    systemd: Option<Systemd>,
 }
 
 impl Effects {
@@ -138,6 +161,7 @@ impl Effects {
             record,
             init: None,
             cgroup: None,
+            systemd: None,
         }
     }
 
@@ -147,29 +171,42 @@ impl Effects {
         plan: &Plan,
         config: &[u8],
         cgroup_mount: &Path,
-        by_fifo: bool,
-    ) -> Result<(ParentEnd, Option<OwnedFd>)> {
-        Cgroup::refuse_used(cgroup_mount, &plan.parent.cgroup)
+        begin: Begin,
+    ) -> Result<(ParentEnd, Option<OwnedFd>, bool)> {
+        self.refuse_used(plan, cgroup_mount)
             .or_else(|e| self.claim.refuse_taken().and(Err(e)))?;
         // Before anything is made, so that `delete --force` can clean up after a runtime that was
         // killed here; and only of a cgroup that is ours to kill.
         self.record.phase = Phase::Creating;
         self.claim.save(&self.record)?;
-        self.cgroup = Some(Cgroup::create(cgroup_mount, &plan.parent.cgroup)?);
-        let end = self.spawn(plan, by_fifo)?;
+        if plan.parent.unit.is_none() {
+            self.cgroup = Some(Cgroup::create(cgroup_mount, &plan.parent.cgroup)?);
+        }
+        let end = self.spawn(plan, begin == Begin::ByFifo)?;
         if plan.parent.clone.route == CloneRoute::Direct {
-            self.map_ids(plan, &end)?;
-            self.furnish(plan)?;
+            self.welcome(plan, &end)?;
         }
         // Here because init does not wait for it.
         self.claim.save_config(config)?;
+        let mut told = false;
+        if begin == Begin::AtOnce && may_start_when_ready(plan) {
+            self.record_made()?;
+            // An init that is gone has said why; we hear it below.
+            told = end.tell(FromParent::Start).is_ok();
+        }
         let master = self.serve(plan, &end)?;
+        if !told {
+            self.record_made()?;
+        }
+        Ok((end, master, told))
+    }
+
+    fn record_made(&mut self) -> Result<()> {
         let (pid, _) = self.init()?;
         self.record.pid = pid.as_raw();
         self.record.start_time = crate::runtime::pid::start_time(pid.as_raw())?;
         self.record.phase = Phase::Created;
-        self.claim.save(&self.record)?;
-        Ok((end, master))
+        self.claim.save(&self.record)
     }
 
     fn init(&self) -> Result<(Pid, &OwnedFd)> {
@@ -200,6 +237,7 @@ impl Effects {
                     ignored_signals,
                     sources,
                     cgroup: cgroup.map(|c| c.path()),
+                    cgroup_mount: &self.record.cgroup_mount,
                     state: &|pid, status| self.record.hook_state(pid, status),
                 })
             }
@@ -208,6 +246,43 @@ impl Effects {
                 Ok(parent_end)
             }
         }
+    }
+
+    /// Two containers must not share a cgroup.
+    fn refuse_used(&mut self, plan: &Plan, cgroup_mount: &Path) -> Result<()> {
+        let Some(unit) = &plan.parent.unit else {
+            return Cgroup::refuse_used(cgroup_mount, &plan.parent.cgroup);
+        };
+        let mut systemd = Systemd::connect(unit.manager)?;
+        systemd.refuse_used(unit)?;
+        self.systemd = Some(systemd);
+        Ok(())
+    }
+
+    /// What init must have from the parent, as soon as there is an init.
+    fn welcome(&mut self, plan: &Plan, end: &ParentEnd) -> Result<()> {
+        self.place(plan, end)?;
+        self.map_ids(plan, end)?;
+        self.furnish(plan)
+    }
+
+    /// With systemd: a scope begins with a process, so init comes first and is moved. That waits
+    /// for an RCU grace period, which is systemd's price.
+    fn place(&mut self, plan: &Plan, end: &ParentEnd) -> Result<()> {
+        let Some(unit) = &plan.parent.unit else {
+            return Ok(());
+        };
+        let (pid, _) = self.init()?;
+        let systemd = self.systemd.as_mut().context("no systemd to ask")?;
+        let inner = systemd.start(unit, pid)?;
+        self.systemd = None;
+        let cgroup = Cgroup::adopt(&self.record.cgroup_mount, &inner)
+            .inspect_err(|_| drop(systemd::end(&unit.kept())))?;
+        self.record.cgroup = Some(cgroup.path().to_owned());
+        self.cgroup = Some(cgroup);
+        // Other commands find the cgroup from here on.
+        self.claim.save(&self.record)?;
+        end.tell(FromParent::Placed)
     }
 
     fn map_ids(&self, plan: &Plan, end: &ParentEnd) -> Result<()> {
@@ -251,8 +326,11 @@ impl Effects {
             match end.hear()? {
                 Some(FromInit::Child { pidfd }) => {
                     self.adopt(pidfd)?;
-                    self.map_ids(plan, end)?;
-                    self.furnish(plan)?;
+                    self.welcome(plan, end)?;
+                }
+                Some(FromInit::Trees(which)) => {
+                    let (pid, _) = self.init()?;
+                    trees::give(pid, plan, &which, end)?;
                 }
                 Some(FromInit::Hooks) => {
                     let (pid, _) = self.init()?;
@@ -266,7 +344,7 @@ impl Effects {
                 Some(FromInit::Listener(number)) => self.hand_over(plan, number)?,
                 Some(FromInit::Ready) => return Ok(master),
                 Some(FromInit::Failed(why)) => bail!(why),
-                None => return Err(self.why_init_died()),
+                None => return Err(self.why_init_died(plan)),
             }
         }
     }
@@ -290,7 +368,7 @@ impl Effects {
         Ok(())
     }
 
-    fn why_init_died(&self) -> anyhow::Error {
+    fn why_init_died(&self, plan: &Plan) -> anyhow::Error {
         let how = match self
             .init()
             .map(|(pid, _)| nix::sys::wait::waitpid(pid, None))
@@ -299,10 +377,13 @@ impl Effects {
             Ok(Ok(WaitStatus::Exited(_, code))) => format!("exited with status {code}"),
             _ => "ended".to_owned(),
         };
-        let killed_for_memory = self
-            .cgroup
-            .as_ref()
-            .is_some_and(|c| c.oom_kills().is_some_and(|n| n > 0));
+        let writes = &plan.parent.cgroup.writes;
+        let oom_kills = self.cgroup.as_ref().and_then(Cgroup::oom_kills);
+        let killed_for_memory = match oom_kills {
+            Some(kills) => kills > 0,
+            // systemd removes an empty scope, and its counts with it.
+            None => how.contains("SIGKILL") && writes.iter().any(|w| w.file == "memory.max"),
+        };
         match killed_for_memory {
             true => anyhow!(
                 "the container's first process was killed for want of memory before it was ready: \
@@ -323,6 +404,9 @@ impl Effects {
             let _ = nix::sys::wait::waitpid(pid, Some(WaitPidFlag::__WALL));
         }
         if let Some(cgroup) = self.cgroup.take() {
+            if let Some(unit) = &self.record.unit {
+                let _ = systemd::end(unit);
+            }
             let _ = cgroup.undo();
         }
         // runtime-spec runtime.md#lifecycle: after a failed create, destroyed; then poststop.
@@ -330,6 +414,17 @@ impl Effects {
         hooks::run_all(&plan.parent.poststop, "poststop", &state);
         let _ = self.claim.abandon();
     }
+}
+
+/// Nothing is left that changes the record, or that must see a container still in the making. (A
+/// seccomp listener must be fetched before exec closes it.)
+fn may_start_when_ready(plan: &Plan) -> bool {
+    let parent = &plan.parent;
+    let seccomp = plan.init.seccomp.as_ref();
+    parent.clone.route == CloneRoute::Direct
+        && parent.prestart.is_empty()
+        && parent.create_runtime.is_empty()
+        && seccomp.is_none_or(|seccomp| seccomp.notify.is_none())
 }
 
 /// Init sets its limits itself, but root of a user namespace may not raise a hard one

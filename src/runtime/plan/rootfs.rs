@@ -296,6 +296,7 @@ mod tests {
         let bind = MountKind::Bind {
             source: "/dev".into(),
             recursive: true,
+            id_map: None,
         };
         let plan = |kind| plan(json!({}), vec![dev(kind)]).unwrap();
         let bound = plan(bind);
