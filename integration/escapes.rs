@@ -417,25 +417,36 @@ fn a_directory_exchanged_for_a_link_leads_no_mount_outside(t: &Place) -> Result<
     volume_stays_inside(t, "way", "there")
 }
 
-/// The image's /proc is exchanged for a link to a directory that looks like one. Whatever runs has
-/// a true one in its place, masked.
+/// The image's /proc is exchanged for a link to a directory that looks like one. A container that is
+/// made has the true one, wherever that has got to, and in it the file that is to be masked is.
 fn cve_2019_19921_cve_2023_27561_a_proc_exchanged_for_a_link_is_never_a_fake(
     t: &Place,
 ) -> Result<()> {
     let bundle = t
         .bundle()
         .set("/linux/maskedPaths", json!(["/proc/uptime"]))
-        .sh("grep -q ' /proc proc ' /proc/mounts && wc -c < /proc/uptime && echo true proc");
-    fs::create_dir_all(bundle.inside("fake/self/attr"))?;
-    fs::write(bundle.inside("fake/mounts"), "proc /proc proc rw 0 0\n")?;
-    fs::write(bundle.inside("fake/uptime"), "not masked")?;
+        .set("/linux/readonlyPaths", json!(["/proc/sys"]))
+        .args(&["true"]);
+    fs::create_dir_all(bundle.inside("fake/sys"))?;
+    fs::write(bundle.inside("fake/uptime"), "fake")?;
     symlink("/fake", bundle.inside("link"))?;
     while_exchanging(&bundle.inside("proc"), &bundle.inside("link"), |_| {
-        let out = t.run(&bundle)?;
-        if out.status == 0 {
-            // wc of the masked file: nothing.
-            assert_eq!(out.stdout, "0\ntrue proc\n");
+        let id = t.fresh_id();
+        bundle.write(t, &id)?;
+        let dir = bundle.dir.display().to_string();
+        if t.call(["create", "--bundle", &dir, &id])?.status != 0 {
+            return Ok(());
         }
+        let state: serde_json::Value = serde_json::from_str(&t.call(["state", &id])?.text())?;
+        let table = fs::read_to_string(format!("/proc/{}/mountinfo", state["pid"]))?;
+        let lines: Vec<Vec<&str>> = table.lines().map(|l| l.split(' ').collect()).collect();
+        let proc = lines.iter().find(|l| l[3] == "/" && l.contains(&"proc"));
+        let proc = proc.unwrap_or_else(|| panic!("no proc file system:\n{table}"));
+        for (what, root) in [("mask", "/null"), ("read-only", "/sys")] {
+            let on_it = lines.iter().any(|l| l[1] == proc[0] && l[3] == root);
+            assert!(on_it, "{what} is not on the true proc:\n{table}");
+        }
+        t.call(["delete", "--force", &id])?.ok();
         Ok(())
     })?;
     t.nothing_is_left();
@@ -582,7 +593,7 @@ fn is_pty(path: &str) -> bool {
 }
 
 fn cve_2025_52565_a_console_is_a_pty_whatever_the_image_puts_there(t: &Place) -> Result<()> {
-    let (bundle, listener, socket) = with_terminal(t)?;
+    let (bundle, ..) = with_terminal(t)?;
     let victim = t.path("victim");
     fs::write(&victim, "untouched")?;
     let (console, link) = (bundle.inside("dev/console"), bundle.inside("dev/link"));
@@ -593,6 +604,10 @@ fn cve_2025_52565_a_console_is_a_pty_whatever_the_image_puts_there(t: &Place) ->
     fs::write(&inside, "untouched")?;
     while_exchanging(&console, &link, |_| {
         let id = t.fresh_id();
+        // One a round: a create that fails has connected too.
+        let socket = t.path(&id);
+        let listener = UnixListener::bind(&socket)?;
+        let socket = socket.display().to_string();
         bundle.write(t, &id)?;
         let dir = bundle.dir.display().to_string();
         let out = t.call(["create", "--console-socket", &socket, "--bundle", &dir, &id])?;
@@ -614,7 +629,6 @@ fn cve_2025_52565_a_console_is_a_pty_whatever_the_image_puts_there(t: &Place) ->
         t.call(["delete", "--force", &id])?.ok();
         Ok(())
     })?;
-    // A connection that nobody took belongs to a create that failed after it.
     assert_eq!(fs::read(&victim)?, b"untouched");
     t.nothing_is_left();
     Ok(())

@@ -26,6 +26,7 @@ mod differential;
 mod escapes;
 mod hooks;
 mod idmap;
+mod labels;
 mod lifecycle;
 mod mounts;
 mod namespaces;
@@ -55,6 +56,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("devices", devices::TESTS),
     ("namespaces", namespaces::TESTS),
     ("seccomp", seccomp::TESTS),
+    ("labels", labels::TESTS),
     ("cgroups", cgroups::TESTS),
     ("control", control::TESTS),
     ("systemd", systemd::TESTS),

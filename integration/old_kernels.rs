@@ -56,7 +56,7 @@ fn works_or_says_why(t: &Place, name: &str, numbers: &[libc::c_long]) -> Result<
         if out.status == 0 {
             assert_eq!(out.stdout, "ran\n");
         } else {
-            out.fails(&[name, "function not implemented"]);
+            out.fails(&[name, "unction not implemented"]);
         }
         t.nothing_is_left();
         assert_eq!(fs::read_dir(t.path("outside"))?.count(), 0, "{name}");

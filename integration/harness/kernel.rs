@@ -411,3 +411,24 @@ pub fn filter(program: &[libc::sock_filter]) -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) }.into())
         .map(drop)
 }
+
+/// The security label of the session keyring (keyctl(2), KEYCTL_GET_SECURITY).
+pub fn keyring_label() -> io::Result<String> {
+    const KEYCTL_GET_SECURITY: libc::c_int = 17;
+    const KEY_SPEC_SESSION_KEYRING: libc::c_int = -3;
+    let mut label = [0u8; 256];
+    // SAFETY: the kernel writes at most as many bytes as it is told, with a NUL byte among them.
+    let length = check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_GET_SECURITY,
+            KEY_SPEC_SESSION_KEYRING,
+            label.as_mut_ptr(),
+            label.len(),
+        )
+    })?;
+    let label = &label[..(length as usize).min(label.len())];
+    Ok(String::from_utf8_lossy(label)
+        .trim_end_matches('\0')
+        .to_owned())
+}

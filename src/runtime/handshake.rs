@@ -276,6 +276,16 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_is_told_by_its_number() {
+        let (parent, init) = pair().unwrap();
+        init.tell(&FromInit::Listener(12)).unwrap();
+        assert!(matches!(
+            parent.hear().unwrap(),
+            Some(FromInit::Listener(12))
+        ));
+    }
+
+    #[test]
     fn the_start_may_come_before_it_is_due() {
         let (parent, init) = pair().unwrap();
         parent.tell(FromParent::Start).unwrap();
@@ -284,16 +294,6 @@ mod tests {
         init.next_tree().unwrap();
         init.wait_for(FromParent::Go).unwrap();
         init.wait_for(FromParent::Start).unwrap();
-    }
-
-    #[test]
-    fn a_listener_is_told_by_its_number() {
-        let (parent, init) = pair().unwrap();
-        init.tell(&FromInit::Listener(12)).unwrap();
-        assert!(matches!(
-            parent.hear().unwrap(),
-            Some(FromInit::Listener(12))
-        ));
     }
 
     #[test]

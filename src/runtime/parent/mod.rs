@@ -416,12 +416,15 @@ impl Effects {
     }
 }
 
-/// Nothing is left that changes the record, or that must see a container still in the making.
+/// Nothing is left that changes the record, or that must see a container still in the making. (A
+/// seccomp listener must be fetched before exec closes it.)
 fn may_start_when_ready(plan: &Plan) -> bool {
     let parent = &plan.parent;
+    let seccomp = plan.init.seccomp.as_ref();
     parent.clone.route == CloneRoute::Direct
         && parent.prestart.is_empty()
         && parent.create_runtime.is_empty()
+        && seccomp.is_none_or(|seccomp| seccomp.notify.is_none())
 }
 
 /// Init sets its limits itself, but root of a user namespace may not raise a hard one
