@@ -470,6 +470,8 @@ impl Cgroup {
         match done {
             Ok(()) => Ok(()),
             Err(Errno::ENOENT) if wish.optional => Ok(()),
+            // No limit is asked for, and without the controller there is none.
+            Err(Errno::ENOENT) if value == "max" => Ok(()),
             Err(Errno::ENOENT) => Err(self.absent(&wish.field, file)),
             Err(errno) => Err(self.refused(&wish.field, file, value, errno)),
         }
