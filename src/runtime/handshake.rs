@@ -13,6 +13,7 @@
 //!    │  Go ───────────────────────────▶ │   they are done
 //!    │                                  │   pivot_root, identity, argv[0] found
 //!    │ ◀──────────────── Console + fd ─ │   only with a terminal: the pty's master
+//!    │ ◀──────────────────── Listener ─ │   only with a seccomp agent: take it, and hand it over
 //!    │ ◀─────────────────────── Ready ─ │   all but exec is done; limits and record are the parent's
 //!    │  Start ────────────────────────▶ │   `run`; said while init mounts where nothing of the parent's
 //!    │                                  │   must come first. With `create` the fifo says so, later
@@ -42,6 +43,10 @@ pub enum FromInit {
     Hooks,
     /// The master of the container's terminal.
     Console(OwnedFd),
+    /// The seccomp filter is in force, and this is the number of its listener in init. A number,
+    /// which takes but write(2), and not the descriptor: sendmsg(2) may be what the profile forbids
+    /// or what the agent is to be asked about. So it is in runc, whose profiles count on it.
+    Listener(i32),
     /// Only the wait for start and exec are left.
     Ready,
     /// Init gives up; nothing more will follow.
@@ -62,6 +67,7 @@ const CHILD: u8 = b'c';
 const TREES: u8 = b'b';
 const HOOKS: u8 = b'h';
 const CONSOLE: u8 = b't';
+const LISTENER: u8 = b'l';
 const READY: u8 = b'r';
 const FAILED: u8 = b'f';
 const PLACED: u8 = b'p';
@@ -127,6 +133,11 @@ impl ParentEnd {
             }
             (Some((&HOOKS, _)), _) => FromInit::Hooks,
             (Some((&CONSOLE, _)), Some(master)) => FromInit::Console(master),
+            (Some((&LISTENER, number)), _) => FromInit::Listener(
+                <[u8; 4]>::try_from(number)
+                    .map(i32::from_ne_bytes)
+                    .context("init did not say where its listener is")?,
+            ),
             (Some((&READY, _)), _) => FromInit::Ready,
             (Some((&FAILED, why)), _) => {
                 FromInit::Failed(String::from_utf8_lossy(why).into_owned())
@@ -149,6 +160,11 @@ impl InitEnd {
             FromInit::Child { pidfd } => (vec![CHILD], Some(pidfd.as_fd())),
             FromInit::Hooks => (vec![HOOKS], None),
             FromInit::Console(master) => (vec![CONSOLE], Some(master.as_fd())),
+            FromInit::Listener(number) => {
+                let mut bytes = vec![LISTENER];
+                bytes.extend(number.to_ne_bytes());
+                (bytes, None)
+            }
             FromInit::Ready => (vec![READY], None),
             FromInit::Trees(which) => {
                 let mut bytes = vec![TREES];
@@ -257,6 +273,16 @@ mod tests {
         let (end, _other) = sys::socket::packet_pair().unwrap();
         init.tell(&FromInit::Console(end)).unwrap();
         assert!(matches!(parent.hear().unwrap(), Some(FromInit::Console(_))));
+    }
+
+    #[test]
+    fn a_listener_is_told_by_its_number() {
+        let (parent, init) = pair().unwrap();
+        init.tell(&FromInit::Listener(12)).unwrap();
+        assert!(matches!(
+            parent.hear().unwrap(),
+            Some(FromInit::Listener(12))
+        ));
     }
 
     #[test]
