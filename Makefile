@@ -40,8 +40,10 @@ test-integration: build
 test-vm: build ## the integration tests on a pure cgroup v2 kernel with all controllers (QEMU)
 	scripts/test-vm
 
-bench: build ## time, memory and system calls beside crun, runc and a C floor (root)
+bench: build ## beside crun, runc and a C floor: time, memory, system calls; seccomp beside libseccomp (root)
 	@scripts/bench
+	@scripts/need python3:python3-minimal /usr/share/containers/seccomp.json:golang-github-containers-common
+	cargo test --release --lib figures -- --ignored --nocapture
 
 lint: setup ## rustfmt, clippy with warnings denied, shellcheck
 	@scripts/need shellcheck
