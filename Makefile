@@ -37,8 +37,9 @@ test-integration: build
 	@if [ "$$(id -u)" = 0 ]; then cargo test --release --test integration; \
 	else echo "make test: the native integration tests need root and are NOT run"; fi
 
-test-vm: build ## the integration tests on a pure cgroup v2 kernel with all controllers (QEMU)
+test-vm: build ## the integration tests on a pure cgroup v2 kernel with all controllers, and with AppArmor and SELinux (QEMU)
 	scripts/test-vm
+	scripts/test-lsm
 
 bench: build ## beside crun, runc and a C floor: time, memory, system calls; seccomp beside libseccomp (root)
 	@scripts/bench
