@@ -37,8 +37,9 @@ test-integration: build
 	@if [ "$$(id -u)" = 0 ]; then cargo test --release --test integration; \
 	else echo "make test: the native integration tests need root and are NOT run"; fi
 
-test-vm: build ## the integration tests on a pure cgroup v2 kernel with all controllers (QEMU)
+test-vm: build ## the integration tests on a pure cgroup v2 kernel with all controllers, and with AppArmor and SELinux (QEMU)
 	scripts/test-vm
+	scripts/test-lsm
 
 test-systemd: build ## the tests of systemd's cgroups where systemd is PID 1, in plain namespaces (root)
 	@if [ "$$(id -u)" = 0 ]; then scripts/test-systemd; \
@@ -47,8 +48,10 @@ test-systemd: build ## the tests of systemd's cgroups where systemd is PID 1, in
 bench-memory: build ## the smallest memory limit a container starts under, beside crun and runc (root)
 	@scripts/bench-memory
 
-bench: build ## time, memory and system calls beside crun, runc and a C floor (root)
+bench: build ## beside crun, runc and a C floor: time, memory, system calls; seccomp beside libseccomp (root)
 	@scripts/bench
+	@scripts/need python3:python3-minimal /usr/share/containers/seccomp.json:golang-github-containers-common
+	cargo test --release --lib figures -- --ignored --nocapture
 
 lint: setup ## rustfmt, clippy with warnings denied, shellcheck
 	@scripts/need shellcheck

@@ -71,7 +71,10 @@ impl Call {
             fds: Vec::new(),
             cgroup: PathBuf::from(format!("{CGROUPS}{}/runner/cgroup.procs", place.cgroup)),
             traced: false,
-            filter: Vec::new(),
+            filter: match machine().without.is_empty() {
+                true => Vec::new(),
+                false => kernel::without_calls(&machine().without),
+            },
         }
     }
 
