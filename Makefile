@@ -7,7 +7,7 @@ RUNTIME := $(TARGET)/release/sc-runtime
 BUILT    = $(TARGET)/$(shell rustc -vV | sed -n 's/^host: //p')/release
 BINS    := $(notdir $(basename $(wildcard src/bin/*.rs)))
 
-.PHONY: help setup build demo test test-unit test-integration test-vm bench lint install clean
+.PHONY: help setup build demo test test-unit test-integration test-vm fuzz bench lint install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -27,9 +27,10 @@ demo: build ## a busybox container from create to delete, each step explained (r
 test: test-unit test-integration test-vm ## all tests: unit, native, and in a virtual machine
 	@[ "$$(id -u)" = 0 ] || echo "make test: not run: the native integration tests (they need root: sudo -E make test-integration)"
 
+# The corpus of the fuzzer is replayed with the unit tests.
 # Some unit tests need root (network namespaces), some root and systemd: elsewhere they are counted as ignored.
 test-unit: setup
-	cargo test --lib --bins
+	cargo test --lib --bins --test fuzz
 	@[ "$$(id -u)" != 0 ] || { scripts/need ip:iproute2 && \
 	cargo test --lib -- --ignored netdev $$([ ! -d /run/systemd/system ] || echo systemd); }
 
@@ -40,6 +41,10 @@ test-integration: build
 test-vm: build ## the integration tests on a pure cgroup v2 kernel with all controllers (QEMU)
 	scripts/test-vm
 
+fuzz: setup ## feed every reader mutated input for TIME seconds in all (60), e.g. TIME=600 or TARGETS="config dbus"
+	@scripts/need c++:g++
+	@scripts/fuzz -t $(or $(TIME),60) $(TARGETS)
+
 bench: build ## time, memory and system calls beside crun, runc and a C floor (root)
 	@scripts/bench
 
@@ -47,6 +52,7 @@ lint: setup ## rustfmt, clippy with warnings denied, shellcheck
 	@scripts/need shellcheck
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	rustfmt --check --edition 2024 fuzz/main.rs
 	shellcheck -x -P SCRIPTDIR $$(grep -rlE '^#!.*\b(ba)?sh\b' scripts .ci)
 
 install: ## into PREFIX (/usr/local), below DESTDIR
