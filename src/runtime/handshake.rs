@@ -13,9 +13,10 @@
 //!    │  Go ───────────────────────────▶ │   they are done
 //!    │                                  │   pivot_root, identity, argv[0] found
 //!    │ ◀──────────────── Console + fd ─ │   only with a terminal: the pty's master
+//!    │ ◀──────────────────── Listener ─ │   only with a seccomp agent: take it, and hand it over
 //!    │ ◀─────────────────────── Ready ─ │   all but exec is done; limits and record are the parent's
-//!    │  Go ───────────────────────────▶ │   `run`: start now; said long before Ready if the parent has
-//!    │                                  │   no more to do. `create`: the fifo says so, later
+//!    │  Start ────────────────────────▶ │   `run`; said while init mounts where nothing of the parent's
+//!    │                                  │   must come first. With `create` the fifo says so, later
 //!    │ ◀──────────────── end of file ── │   exec has closed the socket
 //! ```
 //!
@@ -24,6 +25,7 @@
 
 use crate::sys;
 use anyhow::{Context, Result, bail};
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Longest message: an error text is cut to fit.
@@ -41,6 +43,10 @@ pub enum FromInit {
     Hooks,
     /// The master of the container's terminal.
     Console(OwnedFd),
+    /// The seccomp filter is in force, and this is the number of its listener in init. A number,
+    /// which takes but write(2), and not the descriptor: sendmsg(2) may be what the profile forbids
+    /// or what the agent is to be asked about. So it is in runc, whose profiles count on it.
+    Listener(i32),
     /// Only the wait for start and exec are left.
     Ready,
     /// Init gives up; nothing more will follow.
@@ -53,17 +59,21 @@ pub enum FromParent {
     Placed,
     Mapped,
     Go,
+    /// May come before it is due: init remembers it.
+    Start,
 }
 
 const CHILD: u8 = b'c';
 const TREES: u8 = b'b';
 const HOOKS: u8 = b'h';
 const CONSOLE: u8 = b't';
+const LISTENER: u8 = b'l';
 const READY: u8 = b'r';
 const FAILED: u8 = b'f';
 const PLACED: u8 = b'p';
 const MAPPED: u8 = b'm';
 const GO: u8 = b'g';
+const START: u8 = b's';
 
 /// Most that init asks for at once; the rest in further messages.
 pub const MOST_TREES: usize = 1000;
@@ -74,12 +84,19 @@ pub struct ParentEnd(OwnedFd);
 
 /// The init's end.
 #[derive(Debug)]
-pub struct InitEnd(OwnedFd);
+pub struct InitEnd {
+    socket: OwnedFd,
+    may_start: Cell<bool>,
+}
 
 /// Both ends, close-on-exec.
 pub fn pair() -> Result<(ParentEnd, InitEnd)> {
     let (parent, init) = sys::socket::packet_pair()?;
-    Ok((ParentEnd(parent), InitEnd(init)))
+    let init = InitEnd {
+        socket: init,
+        may_start: Cell::new(false),
+    };
+    Ok((ParentEnd(parent), init))
 }
 
 impl ParentEnd {
@@ -88,6 +105,7 @@ impl ParentEnd {
             FromParent::Placed => PLACED,
             FromParent::Mapped => MAPPED,
             FromParent::Go => GO,
+            FromParent::Start => START,
         };
         sys::socket::send(self.0.as_fd(), &[tag], None).context("tell init to go on")
     }
@@ -115,6 +133,11 @@ impl ParentEnd {
             }
             (Some((&HOOKS, _)), _) => FromInit::Hooks,
             (Some((&CONSOLE, _)), Some(master)) => FromInit::Console(master),
+            (Some((&LISTENER, number)), _) => FromInit::Listener(
+                <[u8; 4]>::try_from(number)
+                    .map(i32::from_ne_bytes)
+                    .context("init did not say where its listener is")?,
+            ),
             (Some((&READY, _)), _) => FromInit::Ready,
             (Some((&FAILED, why)), _) => {
                 FromInit::Failed(String::from_utf8_lossy(why).into_owned())
@@ -137,6 +160,11 @@ impl InitEnd {
             FromInit::Child { pidfd } => (vec![CHILD], Some(pidfd.as_fd())),
             FromInit::Hooks => (vec![HOOKS], None),
             FromInit::Console(master) => (vec![CONSOLE], Some(master.as_fd())),
+            FromInit::Listener(number) => {
+                let mut bytes = vec![LISTENER];
+                bytes.extend(number.to_ne_bytes());
+                (bytes, None)
+            }
             FromInit::Ready => (vec![READY], None),
             FromInit::Trees(which) => {
                 let mut bytes = vec![TREES];
@@ -146,9 +174,9 @@ impl InitEnd {
             FromInit::Failed(why) => (failed(why), None),
         };
         match fd {
-            Some(_) => sys::socket::send(self.0.as_fd(), &bytes, fd),
+            Some(_) => sys::socket::send(self.socket.as_fd(), &bytes, fd),
             // With a seccomp profile in force: every program needs write(2), few need sendmsg(2).
-            None => sys::socket::write(self.0.as_fd(), &bytes),
+            None => sys::socket::write(self.socket.as_fd(), &bytes),
         }
         .context("tell the runtime")
     }
@@ -156,9 +184,13 @@ impl InitEnd {
     /// The next of the trees that were asked for.
     pub fn next_tree(&self) -> Result<OwnedFd> {
         let mut buffer = [0; LONGEST];
-        let (length, fd) = sys::socket::receive(self.0.as_fd(), &mut buffer)?;
+        let (length, fd) = sys::socket::receive(self.socket.as_fd(), &mut buffer)?;
         match (buffer[..length].split_first(), fd) {
             (Some((&TREES, _)), Some(tree)) => Ok(tree),
+            (Some((&START, _)), _) => {
+                self.may_start.set(true);
+                self.next_tree()
+            }
             (Some((&FAILED, why)), _) => bail!("{}", String::from_utf8_lossy(why)),
             (None, _) => bail!("the runtime ended before the container was made"),
             _ => bail!("the runtime sent a message of unknown kind"),
@@ -167,19 +199,27 @@ impl InitEnd {
 
     /// Waits for `expected`; a closed socket means that the runtime is gone.
     pub fn wait_for(&self, expected: FromParent) -> Result<()> {
+        if expected == FromParent::Start && self.may_start.get() {
+            return Ok(());
+        }
         let mut buffer = [0; 1];
-        let length = sys::socket::read(self.0.as_fd(), &mut buffer)?;
+        let length = sys::socket::read(self.socket.as_fd(), &mut buffer)?;
         let said = match &buffer[..length] {
             [PLACED] => FromParent::Placed,
             [MAPPED] => FromParent::Mapped,
             [GO] => FromParent::Go,
+            [START] => FromParent::Start,
             [] => bail!("the runtime ended before the container was made"),
             _ => bail!("the runtime sent a message of unknown kind"),
         };
-        if said != expected {
-            bail!("the runtime said {said:?} where {expected:?} was due");
+        match said {
+            _ if said == expected => Ok(()),
+            FromParent::Start => {
+                self.may_start.set(true);
+                self.wait_for(expected)
+            }
+            _ => bail!("the runtime said {said:?} where {expected:?} was due"),
         }
-        Ok(())
     }
 }
 
@@ -192,7 +232,7 @@ fn failed(why: &str) -> Vec<u8> {
 
 impl AsFd for InitEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
@@ -233,6 +273,27 @@ mod tests {
         let (end, _other) = sys::socket::packet_pair().unwrap();
         init.tell(&FromInit::Console(end)).unwrap();
         assert!(matches!(parent.hear().unwrap(), Some(FromInit::Console(_))));
+    }
+
+    #[test]
+    fn a_listener_is_told_by_its_number() {
+        let (parent, init) = pair().unwrap();
+        init.tell(&FromInit::Listener(12)).unwrap();
+        assert!(matches!(
+            parent.hear().unwrap(),
+            Some(FromInit::Listener(12))
+        ));
+    }
+
+    #[test]
+    fn the_start_may_come_before_it_is_due() {
+        let (parent, init) = pair().unwrap();
+        parent.tell(FromParent::Start).unwrap();
+        parent.give_tree(parent.as_fd()).unwrap();
+        parent.tell(FromParent::Go).unwrap();
+        init.next_tree().unwrap();
+        init.wait_for(FromParent::Go).unwrap();
+        init.wait_for(FromParent::Start).unwrap();
     }
 
     #[test]

@@ -167,34 +167,8 @@ impl Findings {
 // What this version cannot do
 
 fn not_built_yet(d: &Document, found: &mut Findings) {
-    let text = |value: Option<&Option<String>>| {
-        value.is_some_and(|v| v.as_deref().is_some_and(|v| !v.is_empty()))
-    };
-    let asked = [
-        (
-            "process.apparmorProfile",
-            text(d.process.map(|p| p.apparmor_profile())),
-        ),
-        (
-            "process.selinuxLabel",
-            text(d.process.map(|p| p.selinux_label())),
-        ),
-        ("linux.mountLabel", text(d.linux.map(|l| l.mount_label()))),
-        (
-            "linux.seccomp.listenerPath",
-            d.linux
-                .and_then(|l| l.seccomp().as_ref())
-                .is_some_and(|s| s.listener_path().is_some()),
-        ),
-        (
-            "linux.intelRdt",
-            d.linux.is_some_and(|l| l.intel_rdt().is_some()),
-        ),
-    ];
-    for (field, asked) in asked {
-        if asked {
-            found.refuse(field, "not supported by this version");
-        }
+    if d.linux.is_some_and(|l| l.intel_rdt().is_some()) {
+        found.refuse("linux.intelRdt", "not supported by this version");
     }
 }
 
@@ -239,6 +213,12 @@ fn process_alone(process: &Process, found: &mut Findings) {
         );
     }
     found.no_nul("process.cwd", cwd.as_os_str().as_bytes());
+    for (field, label) in [
+        ("process.apparmorProfile", process.apparmor_profile()),
+        ("process.selinuxLabel", process.selinux_label()),
+    ] {
+        found.no_nul(field, label.as_deref().unwrap_or_default());
+    }
     for (i, variable) in list(process.env().as_ref()).iter().enumerate() {
         let field = format_args!("process.env[{i}]");
         match variable.find('=') {
@@ -943,6 +923,8 @@ fn cgroups_path(d: &Document, found: &mut Findings) {
         }
         found.no_nul("linux.cgroupsPath", path.as_os_str().as_bytes());
     }
+    let label = d.linux.and_then(|l| l.mount_label().as_deref());
+    found.no_nul("linux.mountLabel", label.unwrap_or_default());
 }
 
 /// Kernel parameters that belong to the ipc namespace (ipc_namespaces(7)), beside `fs/mqueue/`.
@@ -1540,31 +1522,9 @@ mod tests {
 
     #[test]
     fn what_this_version_lacks_is_refused_by_name() {
-        let all = with(&[
-            ("/process/apparmorProfile", json!("a")),
-            ("/process/selinuxLabel", json!("a")),
-            ("/linux/mountLabel", json!("a")),
-            (
-                "/linux/seccomp",
-                json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s" }),
-            ),
-            ("/linux/intelRdt", json!({})),
-        ]);
-        let said = [
-            "process.apparmorProfile: not supported by this version",
-            "process.selinuxLabel: not supported by this version",
-            "linux.mountLabel: not supported by this version",
-            "linux.seccomp.listenerPath: not supported by this version",
-            "linux.intelRdt: not supported by this version",
-        ];
-        assert_eq!(all, Err(said.join("; ")));
-        let empty = json!("");
-        let none = with(&[
-            ("/process/apparmorProfile", empty.clone()),
-            ("/process/selinuxLabel", empty.clone()),
-            ("/linux/mountLabel", empty),
-        ]);
-        assert_eq!(none, Ok(vec![]));
+        let all = with(&[("/linux/intelRdt", json!({}))]);
+        let said = "linux.intelRdt: not supported by this version";
+        assert_eq!(all, Err(said.to_owned()));
     }
 
     #[test]

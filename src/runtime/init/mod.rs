@@ -11,10 +11,11 @@ mod exec;
 mod identity;
 mod inside;
 mod join;
+mod labels;
 mod mounts;
+mod proc;
 mod rootfs;
 pub mod sources;
-mod sysctl;
 
 use crate::runtime::handshake::{FromInit, FromParent, InitEnd};
 use crate::runtime::hooks;
@@ -26,7 +27,7 @@ use nix::sys::stat::Mode;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 
 /// What init is given.
@@ -124,14 +125,26 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
     }
     // Before anything of the container can look at this process (CVE-2016-9962).
     sys::process::set_not_dumpable()?;
+    let proc = open_proc(plan)?;
     if let Some(name) = &plan.keyring {
-        join_keyring(name)?;
+        labels::with_key_label(&plan.process, proc.as_ref(), || join_keyring(name))?;
     }
     if plan.loopback_up {
         sys::tty::loopback_up().context("bring lo up")?;
     }
-    build_rootfs(ask)?;
-    Ok(Prepared::Init(confine(ask)?))
+    build_rootfs(ask, proc.as_ref())?;
+    Ok(Prepared::Init(confine(ask, proc.as_ref())?))
+}
+
+/// Only where something is to be written there.
+fn open_proc(plan: &InitPlan) -> Result<Option<proc::Proc>> {
+    let process = &plan.process;
+    let labels = process.apparmor_profile.is_some() || process.selinux_label.is_some();
+    if plan.sysctls.is_empty() && !labels {
+        return Ok(None);
+    }
+    let proc = proc::Proc::open().context("a proc file system to write to")?;
+    Ok(Some(proc))
 }
 
 /// The joiner has entered what is joined; init is made in the new namespaces, as its sibling, so
@@ -165,7 +178,7 @@ fn join_keyring(name: &str) -> Result<()> {
 
 /// File system, hooks that belong between its mounts and its pivot, terminal, and what is set on
 /// the namespaces.
-fn build_rootfs(ask: &Ask) -> Result<()> {
+fn build_rootfs(ask: &Ask, proc: Option<&proc::Proc>) -> Result<()> {
     let plan = &ask.plan.init;
     let Some(tree) = &plan.rootfs else {
         return Ok(());
@@ -181,10 +194,6 @@ fn build_rootfs(ask: &Ask) -> Result<()> {
     let cgroup = placed.as_deref().or(ask.cgroup);
     let root = rootfs::Root::build(tree, sources, cgroup, plan.in_user_namespace)?;
     nix::sys::stat::umask(umask);
-    let proc = match plan.sysctls.is_empty() {
-        true => None,
-        false => Some(sysctl::Proc::open().context("linux.sysctl")?),
-    };
     let parent = &ask.plan.parent;
     if !parent.prestart.is_empty() || !parent.create_runtime.is_empty() {
         ask.end.tell(&FromInit::Hooks)?;
@@ -213,7 +222,7 @@ fn build_rootfs(ask: &Ask) -> Result<()> {
     if let Some(name) = &plan.domainname {
         sys::process::set_domain_name(name).context("domainname")?;
     }
-    if let Some(proc) = &proc {
+    if let Some(proc) = proc {
         for (path, value) in &plan.sysctls {
             proc.set_sysctl(path, value)?;
         }
@@ -246,9 +255,13 @@ fn give_stdio(ask: &Ask, root: &rootfs::Root) -> Result<()> {
 }
 
 /// Scheduling, powers, user; then the program is found, as that user.
-fn confine(ask: &Ask) -> Result<exec::Program> {
+fn confine(ask: &Ask, proc: Option<&proc::Proc>) -> Result<exec::Program> {
     let process = &ask.plan.init.process;
     set_scheduling(process)?;
+    if let Some(proc) = proc {
+        // Before descriptors are closed and the profile refuses to write files.
+        labels::set(process, proc)?;
+    }
     if process.no_new_privileges {
         sys::process::set_no_new_privileges().context("process.noNewPrivileges")?;
     }
@@ -258,7 +271,7 @@ fn confine(ask: &Ask) -> Result<exec::Program> {
     let seccomp = &ask.plan.init.seccomp;
     if !process.no_new_privileges {
         // Takes CAP_SYS_ADMIN, which ends with the change of user (seccomp(2)).
-        load_seccomp(seccomp)?;
+        load_seccomp(seccomp, &ask.end)?;
     }
     for limit in &ask.plan.parent.rlimits {
         sys::process::set_rlimit(0, limit.resource, limit.soft, limit.hard)
@@ -270,14 +283,21 @@ fn confine(ask: &Ask) -> Result<exec::Program> {
     sys::process::set_parent_death_signal(0)?;
     if process.no_new_privileges {
         // As late as can be: what init still needs is write, read, hooks and execve.
-        load_seccomp(seccomp)?;
+        load_seccomp(seccomp, &ask.end)?;
     }
     Ok(program)
 }
 
-fn load_seccomp(plan: &Option<SeccompPlan>) -> Result<()> {
-    if let Some(seccomp) = plan {
-        sys::seccomp::load(&seccomp.program, seccomp.flags).context("linux.seccomp")?;
+/// From here on, only what the profile allows; and where it has an agent, only write(2) without it
+/// until the parent has fetched the listener.
+fn load_seccomp(plan: &Option<SeccompPlan>, end: &InitEnd) -> Result<()> {
+    let Some(seccomp) = plan else {
+        return Ok(());
+    };
+    let listener = sys::seccomp::load(&seccomp.program, seccomp.flags).context("linux.seccomp")?;
+    if let Some(listener) = listener {
+        // Kept open, as the parent fetches it whenever it comes to that; exec closes it.
+        end.tell(&FromInit::Listener(listener.into_raw_fd()))?;
     }
     Ok(())
 }
@@ -362,7 +382,7 @@ fn run_hooks_at_start(plan: &InitPlan, state: &dyn Fn(i32, &str) -> Vec<u8>) -> 
 fn wait_for_start(end: &InitEnd, start: &Start) -> Result<()> {
     end.tell(&FromInit::Ready)?;
     match start {
-        Start::Handshake => end.wait_for(FromParent::Go),
+        Start::Handshake => end.wait_for(FromParent::Start),
         Start::Fifo { go, .. } => {
             let mut byte = [0];
             let mut file = File::from(go.try_clone()?);

@@ -16,7 +16,8 @@ const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 
 /// Mounts what `mount` says below `root`. `source` is what a bind binds, detached; `cgroup` is the
 /// container's cgroup directory on the host.
-/// Gives back what must become read-only only once all of the tree is made.
+/// Gives back what must become read-only only once all of the tree is made, and what
+/// [`is_system`].
 pub fn perform(
     mount: &Mount,
     root: BorrowedFd,
@@ -67,6 +68,19 @@ pub fn perform(
     finish(mount, tree, late)
 }
 
+/// linux.mountLabel on the root of an mqueue file system. It takes no `context=`, as there is one for
+/// an IPC namespace, made with it.
+pub fn label_queues(mount: &Mount, root: BorrowedFd, label: &str) -> Result<()> {
+    match &mount.kind {
+        MountKind::Filesystem { fstype, .. } if fstype == "mqueue" => {}
+        _ => return Ok(()),
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    let queues = inside::open(root, &mount.destination, flags)?;
+    sys::file::set_attribute(queues.as_fd(), c"security.selinux", label.as_bytes())
+        .context("linux.mountLabel")
+}
+
 /// Devices are still to be made in it, or the mount points of later mounts.
 fn is_filled_later(mount: &Mount) -> bool {
     let is_tmpfs = matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "tmpfs");
@@ -83,7 +97,14 @@ fn finish(mount: &Mount, tree: OwnedFd, late: bool) -> Result<Option<OwnedFd>> {
         let recursive = flags & libc::MS_REC != 0;
         sys::mount::set_attr(tree.as_fd(), recursive, 0, 0, flags & !libc::MS_REC)?;
     }
-    Ok(late.then_some(tree))
+    Ok((late || is_system(mount)).then_some(tree))
+}
+
+/// What config.json puts on /proc and /sys, where paths are to be masked.
+pub fn is_system(mount: &Mount) -> bool {
+    ["/proc", "/sys"]
+        .iter()
+        .any(|dir| mount.destination == Path::new(dir))
 }
 
 fn set_attr(tree: &OwnedFd, set: u64, clear: u64) -> sys::Result<()> {

@@ -52,7 +52,10 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<Plan> {
         uid_map: &plan.parent.uid_map,
         gid_map: &plan.parent.gid_map,
     };
-    let mounts = mounts::draw(asked, ask, &surroundings, warnings)?;
+    let mut mounts = mounts::draw(asked, ask, &surroundings, warnings)?;
+    if let Some(label) = linux.mount_label().as_deref().filter(|l| !l.is_empty()) {
+        mounts::label(&mut mounts, label);
+    }
     if namespaces::makes_cgroup_namespace(linux) && mounts.iter().any(is_writable_cgroup) {
         plan.parent.cgroup.owner = owner(process.user().uid(), &plan.parent, ask);
     }

@@ -276,6 +276,9 @@ pub struct RootfsPlan {
     pub symlinks: Vec<(PathBuf, PathBuf)>,
     pub readonly_paths: Vec<PathBuf>,
     pub masked_paths: Vec<PathBuf>,
+    /// SELinux label of the file systems that masks and message queues are; other mounts have it
+    /// among their options.
+    pub mount_label: Option<String>,
     /// MS_MOVE and chroot instead of pivot_root (`--no-pivot`, rootfs on a ramdisk).
     pub no_pivot: bool,
     /// Join no mount namespace and make none: the tree is the host's; only chroot is possible.
@@ -403,6 +406,9 @@ pub struct ProcessPlan {
     pub umask: u32,
     pub caps: Option<Caps>,
     pub no_new_privileges: bool,
+    /// AppArmor profile and SELinux label to change to at exec.
+    pub apparmor_profile: Option<String>,
+    pub selinux_label: Option<String>,
     /// A terminal is wanted; its size, where given (rows, columns).
     pub terminal: bool,
     pub console_size: Option<(u16, u16)>,

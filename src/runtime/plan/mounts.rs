@@ -40,6 +40,25 @@ pub fn draw(
         .collect()
 }
 
+/// Gives linux.mountLabel to every new file system that can have one: `context=`, as runc does.
+/// Those that are one and the same for several mounts (the kernel's own, and cgroup2) cannot; a
+/// bind keeps the labels of its files.
+pub fn label(mounts: &mut [Mount], label: &str) {
+    const WITHOUT: [&str; 5] = ["proc", "sysfs", "mqueue", "cgroup", "cgroup2"];
+    for mount in mounts {
+        let MountKind::Filesystem {
+            fstype, options, ..
+        } = &mut mount.kind
+        else {
+            continue;
+        };
+        let has_one = options.iter().any(|(key, _)| key == "context");
+        if !WITHOUT.contains(&fstype.as_str()) && !has_one {
+            options.push(("context".to_owned(), Some(label.to_owned())));
+        }
+    }
+}
+
 fn one(
     i: usize,
     asked: &Asked,
@@ -768,5 +787,31 @@ mod tests {
             asked["destination"] = "/m".into();
             assert_eq!(plan(asked).unwrap_err().to_string(), message, "{mount}");
         }
+    }
+
+    #[test]
+    fn a_label_goes_to_file_systems_that_can_have_one() {
+        let of = |fstype: &str, options: &[&str]| {
+            let asked =
+                json!({"destination": "/m", "type": fstype, "source": "s", "options": options});
+            let mut mounts = vec![plan(asked).unwrap().0];
+            label(&mut mounts, "u:r:t:s0:c1,c2");
+            match mounts.remove(0).kind {
+                MountKind::Filesystem { options, .. } => options
+                    .iter()
+                    .filter(|(key, _)| key == "context")
+                    .filter_map(|(_, value)| value.clone())
+                    .collect(),
+                _ => Vec::new(),
+            }
+        };
+        for fstype in ["tmpfs", "devpts", "ext4"] {
+            assert_eq!(of(fstype, &[]), ["u:r:t:s0:c1,c2"], "{fstype}");
+            assert_eq!(of(fstype, &["context=\"own\""]), ["\"own\""], "{fstype}");
+        }
+        for fstype in ["proc", "sysfs", "mqueue", "cgroup"] {
+            assert_eq!(of(fstype, &[]), [""; 0], "{fstype}");
+        }
+        assert_eq!(of("none", &["bind"]), [""; 0]);
     }
 }

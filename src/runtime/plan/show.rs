@@ -204,6 +204,12 @@ fn init(plan: &InitPlan, out: &mut Lines) {
     for path in plan.rootfs.iter().flat_map(|t| &t.masked_paths) {
         out.act(format!("mask {}", path.display()));
     }
+    if let Some(profile) = &plan.process.apparmor_profile {
+        out.act(format!("AppArmor profile at exec: {profile}"));
+    }
+    if let Some(label) = &plan.process.selinux_label {
+        out.act(format!("SELinux label at exec: {label}"));
+    }
     identity(&plan.process, out);
     if let Some(seccomp) = &plan.seccomp {
         let (length, flags) = (seccomp.program.len(), seccomp.flags);
