@@ -152,7 +152,7 @@ impl Record {
         State::new(self, pid, status).line()
     }
 
-    fn parse(text: &[u8]) -> Result<Record> {
+    pub fn parse(text: &[u8]) -> Result<Record> {
         let record: Record = serde_json::from_slice(text)?;
         if record.schema != Self::SCHEMA {
             bail!(

@@ -101,8 +101,9 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
     // A terminal's signals are for the container's own session.
     nix::unistd::setsid().call("setsid", String::new)?;
     if joins_user_namespace(plan) && plan.process.groups.is_some() {
-        // The caller's groups: in there setgroups(2) may be denied, and they would stay.
-        nix::unistd::setgroups(&[]).call("setgroups", || "none".to_owned())?;
+        // The caller's groups: in there setgroups(2) may be denied, and they would stay. Where it is
+        // denied here already, they are not silently kept: identity::assume sees to that.
+        let _ = nix::unistd::setgroups(&[]);
     }
     join::enter(&plan.join)?;
     if ask.plan.parent.clone.route == CloneRoute::Joiner && !make_init(ask)? {
