@@ -45,7 +45,7 @@ pub fn perform(global: &Global, verb: &Verb) -> Result<i32> {
             interval,
             stats,
         } => events::events(global, id, *interval, *stats)?,
-        Verb::Spec { bundle } => spec::spec(bundle)?,
+        Verb::Spec { bundle, rootless } => spec::spec(bundle, *rootless)?,
         Verb::Plan {
             bundle,
             systemd_cgroup,

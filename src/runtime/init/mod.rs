@@ -10,7 +10,7 @@ mod devices;
 mod exec;
 mod identity;
 mod inside;
-mod join;
+pub mod join;
 mod mounts;
 mod rootfs;
 mod sysctl;
@@ -113,6 +113,9 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
         join::become_its_root(plan)?;
         // A change of user clears it (prctl(2)).
         sys::process::set_parent_death_signal(libc::SIGKILL)?;
+    }
+    if !plan.time_offsets.is_empty() {
+        join::enter_new_time_namespace(&plan.time_offsets)?;
     }
     if plan.unshare_cgroup {
         join::make_cgroup_namespace()?;

@@ -2,6 +2,7 @@
 
 use super::copy_up;
 use super::inside::{self, Missing};
+use super::rootfs::empty_tmpfs;
 use crate::runtime::plan::{Mount, MountKind};
 use crate::sys::{self, Call, mount::FsContext};
 use anyhow::{Context, Result, anyhow, bail};
@@ -186,7 +187,8 @@ fn mount_long(
 }
 
 /// cgroup2 as this process's cgroup namespace shows it; where the kernel does not allow a new
-/// instance (a user namespace without a cgroup namespace of its own) the container's own cgroup.
+/// instance (a user namespace without a cgroup namespace of its own) the container's own cgroup, and
+/// where it has none, an empty directory: not the host's, which the user may own (CVE-2023-25809).
 fn cgroup_tree(attr: u64, cgroup: Option<&Path>) -> Result<OwnedFd> {
     let fresh = FsContext::open("cgroup2").and_then(|fs| {
         fs.set("source", Some("cgroup"))?;
@@ -199,6 +201,7 @@ fn cgroup_tree(attr: u64, cgroup: Option<&Path>) -> Result<OwnedFd> {
             set_attr(&tree, attr, 0)?;
             Ok(tree)
         }
+        (Err(e), None) if matches!(e.errno, Errno::EPERM | Errno::EBUSY) => Ok(empty_tmpfs()?),
         (fresh, _) => Ok(fresh?),
     }
 }

@@ -183,7 +183,8 @@ impl Cover {
 
 const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 
-fn empty_tmpfs() -> sys::Result<OwnedFd> {
+/// Read-only, so that it stays empty.
+pub fn empty_tmpfs() -> sys::Result<OwnedFd> {
     let tmpfs = sys::mount::FsContext::open("tmpfs")?;
     tmpfs.set("source", Some("tmpfs"))?;
     tmpfs.create()?;
