@@ -30,6 +30,7 @@ mod mounts;
 mod namespaces;
 mod process;
 mod races;
+mod rootless;
 mod seccomp;
 mod systemd;
 mod terminal;
@@ -55,6 +56,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("cgroups", cgroups::TESTS),
     ("control", control::TESTS),
     ("systemd", systemd::TESTS),
+    ("rootless", rootless::TESTS),
     ("hooks", hooks::TESTS),
     ("bad_input", bad_input::TESTS),
     ("escapes", escapes::TESTS),

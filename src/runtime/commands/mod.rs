@@ -78,7 +78,7 @@ fn take(global: &Global, id: &str, act: Act) -> Result<Container> {
 fn cgroup_of<'a>(container: &'a Container, verb: &str) -> Result<&'a Cgroup> {
     container.cgroup()?.with_context(|| {
         format!(
-            "cannot {verb} container {}: it has no cgroup",
+            "cannot {verb} container {}: it has no cgroup (none was delegated to the user who created it)",
             container.id()
         )
     })

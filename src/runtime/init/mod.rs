@@ -21,6 +21,7 @@ use crate::runtime::plan::seccomp::SeccompPlan;
 use crate::runtime::plan::{CloneRoute, InitPlan, Plan, ProcessPlan};
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, bail};
+use mounts::OwnCgroup;
 use nix::sys::stat::Mode;
 use std::ffi::CString;
 use std::fs::File;
@@ -170,7 +171,11 @@ fn build_rootfs(ask: &Ask) -> Result<()> {
         true => Some(join::own_cgroup(ask.cgroup_mount)?),
         false => None,
     };
-    let cgroup = placed.as_deref().or(ask.cgroup);
+    let cgroup = match placed.as_deref().or(ask.cgroup) {
+        Some(dir) => OwnCgroup::At(dir),
+        None if plan.unshare_cgroup => OwnCgroup::Namespace,
+        None => OwnCgroup::None,
+    };
     let root = rootfs::Root::build(tree, &ask.sources, cgroup, plan.in_user_namespace)?;
     nix::sys::stat::umask(umask);
     let proc = match plan.sysctls.is_empty() {

@@ -15,14 +15,25 @@ use std::path::Path;
 
 const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 
+/// The container's cgroup, as init knows of it.
+#[derive(Debug, Clone, Copy)]
+pub enum OwnCgroup<'p> {
+    /// Its directory on the host.
+    At(&'p Path),
+    /// The root of init's cgroup namespace; its directory is not known here.
+    Namespace,
+    /// It goes without: init is in the caller's.
+    None,
+}
+
 /// Mounts what `mount` says below `root`. `by_parent` is its source where the parent had to open
-/// it; `cgroup` is the container's cgroup directory on the host.
+/// it.
 /// Gives back what must become read-only only once all of the tree is made.
 pub fn perform(
     mount: &Mount,
     root: BorrowedFd,
     by_parent: Option<&OwnedFd>,
-    cgroup: Option<&Path>,
+    cgroup: OwnCgroup,
 ) -> Result<Option<OwnedFd>> {
     let late = mount.attr.set & READONLY != 0 && is_filled_later(mount);
     let set = match late {
@@ -138,6 +149,10 @@ fn new_filesystem(
 ) -> Result<OwnedFd> {
     let fs = FsContext::open(fstype).map_err(|e| match e.errno {
         Errno::ENODEV => anyhow!("{e} (the kernel has no file system of type {fstype:?})"),
+        Errno::EPERM if fstype == "sysfs" => anyhow!(
+            "{e} (a user namespace may have a new one only with a network namespace of its own: \
+             add that, or bind the host's /sys, as spec --rootless does)"
+        ),
         _ => e.into(),
     })?;
     if !source.is_empty() {
@@ -187,21 +202,24 @@ fn mount_long(
 }
 
 /// cgroup2 as this process's cgroup namespace shows it; where the kernel does not allow a new
-/// instance (a user namespace without a cgroup namespace of its own) the container's own cgroup, and
-/// where it has none, an empty directory: not the host's, which the user may own (CVE-2023-25809).
-fn cgroup_tree(attr: u64, cgroup: Option<&Path>) -> Result<OwnedFd> {
+/// instance (a user namespace without a cgroup namespace of its own) the container's own cgroup. Where
+/// it has none, an empty directory: the caller's is not for the container to see, and its files may
+/// be the user's to write (CVE-2023-25809).
+fn cgroup_tree(attr: u64, cgroup: OwnCgroup) -> Result<OwnedFd> {
+    if let OwnCgroup::None = cgroup {
+        return Ok(empty_tmpfs()?);
+    }
     let fresh = FsContext::open("cgroup2").and_then(|fs| {
         fs.set("source", Some("cgroup"))?;
         fs.create()?;
         fs.mount(attr)
     });
     match (fresh, cgroup) {
-        (Err(e), Some(own)) if matches!(e.errno, Errno::EPERM | Errno::EBUSY) => {
+        (Err(e), OwnCgroup::At(own)) if matches!(e.errno, Errno::EPERM | Errno::EBUSY) => {
             let tree = sys::mount::clone_tree(own, true)?;
             set_attr(&tree, attr, 0)?;
             Ok(tree)
         }
-        (Err(e), None) if matches!(e.errno, Errno::EPERM | Errno::EBUSY) => Ok(empty_tmpfs()?),
         (fresh, _) => Ok(fresh?),
     }
 }

@@ -5,7 +5,7 @@
 
 use super::devices;
 use super::inside::{self, Missing};
-use super::mounts;
+use super::mounts::{self, OwnCgroup};
 use crate::runtime::plan::{MountKind, RootfsPlan};
 use crate::sys::{self, Call};
 use anyhow::{Context, Result, bail};
@@ -32,7 +32,7 @@ impl<'p> Root<'p> {
     pub fn build(
         plan: &'p RootfsPlan,
         sources: &[OwnedFd],
-        cgroup: Option<&Path>,
+        cgroup: OwnCgroup,
         in_user_namespace: bool,
     ) -> Result<Self> {
         let fd = attach_root(plan).with_context(|| format!("root.path {:?}", plan.path))?;

@@ -24,7 +24,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::Pid;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -472,13 +472,11 @@ fn open_sources(plan: &Plan) -> Result<Vec<OwnedFd>> {
 
 fn set_oom_score_adj(pid: Pid, score: i32) -> Result<()> {
     let file = format!("/proc/{pid}/oom_score_adj");
-    let wanted = || format!("process.oomScoreAdj: write {score} to {file}");
-    match std::fs::write(&file, score.to_string()) {
-        // Lower than one's own takes CAP_SYS_RESOURCE (proc_pid_oom_score_adj(5)).
-        Err(e) if e.kind() == ErrorKind::PermissionDenied && !geteuid().is_root() => {
-            log::warn(format!("{}: {e}: left as it is", wanted()));
-            Ok(())
-        }
-        done => done.with_context(wanted),
-    }
+    std::fs::write(&file, score.to_string()).map_err(|e| {
+        let hint = match e.kind() {
+            ErrorKind::PermissionDenied => " (less than the caller's own takes CAP_SYS_RESOURCE)",
+            _ => "",
+        };
+        anyhow!("process.oomScoreAdj: write {score} to {file}: {e}{hint}")
+    })
 }
