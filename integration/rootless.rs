@@ -5,7 +5,7 @@ use crate::differential::compare;
 use crate::harness::machine::{ANN, RANGE};
 use crate::harness::{Bundle, Context, Need, Place, Result, Value, json, machine};
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 const RUNC: Need = Need::Program("runc");
@@ -160,11 +160,10 @@ fn a_range_of_ids_is_mapped_by_newuidmap(t: &Place) -> Result<()> {
     let seen = t.see(bundle)?;
     assert_eq!(
         (&seen["uid"], &seen["gid"]),
-        (&json!(5), &json!(6)),
-        "{seen}"
+        (&json!("5 5 5 5"), &json!("6 6 6 6"))
     );
     if machine().is("sc-runtime") {
-        assert_eq!(seen["groups"], json!([7]));
+        assert_eq!(seen["groups"], "7");
     }
     let out = t.run(
         &t.bundle()
@@ -177,8 +176,6 @@ fn a_range_of_ids_is_mapped_by_newuidmap(t: &Place) -> Result<()> {
         .find_map(|e| e.path().join("rootfs/tmp/own").metadata().ok())
         .context("the file")?;
     assert_eq!((made.uid(), made.gid()), (RANGE + 4, RANGE + 5));
-    // What is the container's, its user could not remove.
-    fs::set_permissions(&t.dir, fs::Permissions::from_mode(0o755))?;
     Ok(())
 }
 

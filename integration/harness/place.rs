@@ -59,8 +59,12 @@ impl Place {
                 own(&cgroup.join(format!("cgroup.{file}")))?;
             }
         }
-        // The built program may lie in a directory that only its builder may enter.
-        fs::copy(&machine().runtime, self.dir.join("runtime"))?;
+        // The built program may lie in a directory that only its builder may enter. By cp: a descriptor
+        // of ours that can write would be in the children of other threads (ETXTBSY).
+        let copied = std::process::Command::new("cp")
+            .args([&machine().runtime, &self.dir.join("runtime")])
+            .status()?;
+        ensure!(copied.success(), "cp of the runtime: {copied}");
         self.user.store(ANN, Ordering::Relaxed);
         Ok(())
     }
