@@ -37,6 +37,7 @@ tests! {
     a_pids_limit_without_the_controller_is_an_error [Need::NoController("pids")],
     a_cpu_limit_without_the_controller_is_an_error [Need::NoController("cpu")],
     a_cpuset_without_the_controller_is_an_error [Need::NoController("cpuset")],
+    no_limit_needs_no_controller [Need::Beyond("runc", "1.1.5 wants it"), Need::Beyond("crun", "1.8 wants it")],
     an_unknown_unified_controller_is_an_error,
     an_unknown_unified_file_is_an_error,
     too_much_memory_kills_the_process [Need::Controller("memory")],
@@ -300,6 +301,13 @@ fn minus_one_is_no_limit(t: &Place) -> Result<()> {
         &limited(t, "memory", json!({ "limit": -1 })),
         &[("memory.max", "max")],
     )
+}
+
+/// `podman run --pids-limit=-1` asks for this on a machine that cannot count processes.
+fn no_limit_needs_no_controller(t: &Place) -> Result<()> {
+    let bundle = limited(t, "pids", json!({ "limit": -1 })).sh("true");
+    assert_eq!(t.run(&bundle)?.status, 0);
+    Ok(())
 }
 
 fn processor_limits_are_set(t: &Place) -> Result<()> {

@@ -34,6 +34,8 @@ pub enum Need {
     Program(&'static str),
     /// A kernel feature that shows as a path.
     Path(&'static str),
+    /// A kernel without such a feature.
+    NoPath(&'static str),
     /// A capability of the test program itself, by number.
     Capability(u8, &'static str),
     /// Below this contract is the stand-in named: with it the test would fail for the reason given.
@@ -207,6 +209,7 @@ impl Machine {
                 .is_none()
                 .then(|| format!("no program {name}")),
             Need::Path(path) => (!Path::new(path).exists()).then(|| format!("no {path}")),
+            Need::NoPath(path) => Path::new(path).exists().then(|| format!("{path} is there")),
             Need::Capability(bit, name) => {
                 (!holds(bit)).then(|| format!("the tests run without {name}"))
             }

@@ -195,7 +195,10 @@ impl Cgroup {
         let dir = match openat2(AT_FDCWD, path, how) {
             Ok(dir) => dir,
             Err(Errno::ENOENT | Errno::ENODEV) => return Ok(None),
-            Err(errno) => bail!("opening cgroup {}: {}", path.display(), errno.desc()),
+            Err(errno) => {
+                let refused = sys::Error::new("openat2", format!("{path:?}"), errno);
+                bail!("opening cgroup {}: {refused}", path.display())
+            }
         };
         ensure!(
             fstatfs(&dir).is_ok_and(|s| s.filesystem_type() == CGROUP2_SUPER_MAGIC),
@@ -489,6 +492,8 @@ impl Cgroup {
         match done {
             Ok(()) => Ok(()),
             Err(Errno::ENOENT) if wish.optional => Ok(()),
+            // No limit is asked for, and without the controller there is none.
+            Err(Errno::ENOENT) if value == "max" => Ok(()),
             Err(Errno::ENOENT) => Err(self.absent(&wish.field, file)),
             Err(errno) => Err(self.refused(&wish.field, file, value, errno)),
         }

@@ -67,12 +67,11 @@ pub fn enter_new_time_namespace(offsets: &[TimeOffset]) -> Result<()> {
 
 const TIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
 
-/// As root of the container's user namespace, which owns it then, and in the container's cgroup,
-/// which is the root of what it shows.
-pub fn make_cgroup_namespace() -> Result<()> {
-    nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)
-        .call("unshare", || "CLONE_NEWCGROUP".to_owned())
-        .context("linux.namespaces: new cgroup namespace")
+/// New namespaces (`kinds`: CLONE_NEW*), of the present user namespace.
+pub fn unshare(kinds: u64) -> Result<()> {
+    nix::sched::unshare(CloneFlags::from_bits_retain(kinds as i32))
+        .call("unshare", || format!("{kinds:#x}"))
+        .context("linux.namespaces")
 }
 
 /// Where systemd has put this process, as a directory below the cgroup2 mount.
@@ -90,7 +89,8 @@ pub fn become_its_root(plan: &InitPlan) -> Result<()> {
     nix::unistd::setresgid(gid, gid, gid)
         .call("setresgid", || "0".to_owned())
         .context("become root of the user namespace (is container id 0 in linux.gidMappings?)")?;
-    if plan.process.groups.is_some() {
+    // Of a joined one the caller's groups were given up before.
+    if plan.new_user_namespace && plan.process.groups.is_some() {
         nix::unistd::setgroups(&[]).call("setgroups", || "none".to_owned())?;
     }
     Ok(())

@@ -11,9 +11,11 @@ mod exec;
 mod identity;
 mod inside;
 pub mod join;
+mod labels;
 mod mounts;
+mod proc;
 mod rootfs;
-mod sysctl;
+pub mod sources;
 
 use crate::runtime::handshake::{FromInit, FromParent, InitEnd};
 use crate::runtime::hooks;
@@ -26,7 +28,7 @@ use nix::sys::stat::Mode;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 
 /// What init is given.
@@ -99,6 +101,10 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
     sys::process::default_signals(ask.ignored_signals)?;
     // A terminal's signals are for the container's own session.
     nix::unistd::setsid().call("setsid", String::new)?;
+    if joins_user_namespace(plan) && plan.process.groups.is_some() {
+        // The caller's groups: in there setgroups(2) may be denied, and they would stay.
+        nix::unistd::setgroups(&[]).call("setgroups", || "none".to_owned())?;
+    }
     join::enter(&plan.join)?;
     if ask.plan.parent.clone.route == CloneRoute::Joiner && !make_init(ask)? {
         return Ok(Prepared::Joined);
@@ -118,19 +124,31 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
     if !plan.time_offsets.is_empty() {
         join::enter_new_time_namespace(&plan.time_offsets)?;
     }
-    if plan.unshare_cgroup {
-        join::make_cgroup_namespace()?;
+    if plan.unshare != 0 {
+        join::unshare(plan.unshare)?;
     }
     // Before anything of the container can look at this process (CVE-2016-9962).
     sys::process::set_not_dumpable()?;
+    let proc = open_proc(plan)?;
     if let Some(name) = &plan.keyring {
-        join_keyring(name)?;
+        labels::with_key_label(&plan.process, proc.as_ref(), || join_keyring(name))?;
     }
     if plan.loopback_up {
         sys::tty::loopback_up().context("bring lo up")?;
     }
-    build_rootfs(ask)?;
-    Ok(Prepared::Init(confine(ask)?))
+    build_rootfs(ask, proc.as_ref())?;
+    Ok(Prepared::Init(confine(ask, proc.as_ref())?))
+}
+
+/// Only where something is to be written there.
+fn open_proc(plan: &InitPlan) -> Result<Option<proc::Proc>> {
+    let process = &plan.process;
+    let labels = process.apparmor_profile.is_some() || process.selinux_label.is_some();
+    if plan.sysctls.is_empty() && !labels {
+        return Ok(None);
+    }
+    let proc = proc::Proc::open().context("a proc file system to write to")?;
+    Ok(Some(proc))
 }
 
 /// The joiner has entered what is joined; init is made in the new namespaces, as its sibling, so
@@ -149,6 +167,10 @@ fn make_init(ask: &Ask) -> Result<bool> {
     }
 }
 
+fn joins_user_namespace(plan: &InitPlan) -> bool {
+    plan.in_user_namespace && !plan.new_user_namespace
+}
+
 fn join_keyring(name: &str) -> Result<()> {
     match sys::process::join_session_keyring(&CString::new(name)?) {
         Ok(_) => Ok(()),
@@ -160,28 +182,26 @@ fn join_keyring(name: &str) -> Result<()> {
 
 /// File system, hooks that belong between its mounts and its pivot, terminal, and what is set on
 /// the namespaces.
-fn build_rootfs(ask: &Ask) -> Result<()> {
+fn build_rootfs(ask: &Ask, proc: Option<&proc::Proc>) -> Result<()> {
     let plan = &ask.plan.init;
     let Some(tree) = &plan.rootfs else {
         return Ok(());
     };
     // Modes of the plan are meant as they are; hooks get the caller's umask back.
     let umask = nix::sys::stat::umask(Mode::empty());
-    let placed = match plan.wait_for_cgroup && !plan.unshare_cgroup {
+    let sources = sources::Sources::new(tree, &ask.sources, &ask.end)?;
+    let shows_cgroup = plan.unshare & libc::CLONE_NEWCGROUP as u64 != 0;
+    let placed = match plan.wait_for_cgroup && !shows_cgroup {
         true => Some(join::own_cgroup(ask.cgroup_mount)?),
         false => None,
     };
     let cgroup = match placed.as_deref().or(ask.cgroup) {
         Some(dir) => OwnCgroup::At(dir),
-        None if plan.unshare_cgroup => OwnCgroup::Namespace,
+        None if shows_cgroup => OwnCgroup::Namespace,
         None => OwnCgroup::None,
     };
-    let root = rootfs::Root::build(tree, &ask.sources, cgroup, plan.in_user_namespace)?;
+    let root = rootfs::Root::build(tree, sources, cgroup, plan.in_user_namespace)?;
     nix::sys::stat::umask(umask);
-    let proc = match plan.sysctls.is_empty() {
-        true => None,
-        false => Some(sysctl::Proc::open().context("linux.sysctl")?),
-    };
     let parent = &ask.plan.parent;
     if !parent.prestart.is_empty() || !parent.create_runtime.is_empty() {
         ask.end.tell(&FromInit::Hooks)?;
@@ -210,7 +230,7 @@ fn build_rootfs(ask: &Ask) -> Result<()> {
     if let Some(name) = &plan.domainname {
         sys::process::set_domain_name(name).context("domainname")?;
     }
-    if let Some(proc) = &proc {
+    if let Some(proc) = proc {
         for (path, value) in &plan.sysctls {
             proc.set_sysctl(path, value)?;
         }
@@ -243,9 +263,13 @@ fn give_stdio(ask: &Ask, root: &rootfs::Root) -> Result<()> {
 }
 
 /// Scheduling, powers, user; then the program is found, as that user.
-fn confine(ask: &Ask) -> Result<exec::Program> {
+fn confine(ask: &Ask, proc: Option<&proc::Proc>) -> Result<exec::Program> {
     let process = &ask.plan.init.process;
     set_scheduling(process)?;
+    if let Some(proc) = proc {
+        // Before descriptors are closed and the profile refuses to write files.
+        labels::set(process, proc)?;
+    }
     if process.no_new_privileges {
         sys::process::set_no_new_privileges().context("process.noNewPrivileges")?;
     }
@@ -255,7 +279,7 @@ fn confine(ask: &Ask) -> Result<exec::Program> {
     let seccomp = &ask.plan.init.seccomp;
     if !process.no_new_privileges {
         // Takes CAP_SYS_ADMIN, which ends with the change of user (seccomp(2)).
-        load_seccomp(seccomp)?;
+        load_seccomp(seccomp, &ask.end)?;
     }
     for limit in &ask.plan.parent.rlimits {
         sys::process::set_rlimit(0, limit.resource, limit.soft, limit.hard)
@@ -267,14 +291,21 @@ fn confine(ask: &Ask) -> Result<exec::Program> {
     sys::process::set_parent_death_signal(0)?;
     if process.no_new_privileges {
         // As late as can be: what init still needs is write, read, hooks and execve.
-        load_seccomp(seccomp)?;
+        load_seccomp(seccomp, &ask.end)?;
     }
     Ok(program)
 }
 
-fn load_seccomp(plan: &Option<SeccompPlan>) -> Result<()> {
-    if let Some(seccomp) = plan {
-        sys::seccomp::load(&seccomp.program, seccomp.flags).context("linux.seccomp")?;
+/// From here on, only what the profile allows; and where it has an agent, only write(2) without it
+/// until the parent has fetched the listener.
+fn load_seccomp(plan: &Option<SeccompPlan>, end: &InitEnd) -> Result<()> {
+    let Some(seccomp) = plan else {
+        return Ok(());
+    };
+    let listener = sys::seccomp::load(&seccomp.program, seccomp.flags).context("linux.seccomp")?;
+    if let Some(listener) = listener {
+        // Kept open, as the parent fetches it whenever it comes to that; exec closes it.
+        end.tell(&FromInit::Listener(listener.into_raw_fd()))?;
     }
     Ok(())
 }
@@ -359,7 +390,7 @@ fn run_hooks_at_start(plan: &InitPlan, state: &dyn Fn(i32, &str) -> Vec<u8>) -> 
 fn wait_for_start(end: &InitEnd, start: &Start) -> Result<()> {
     end.tell(&FromInit::Ready)?;
     match start {
-        Start::Handshake => end.wait_for(FromParent::Go),
+        Start::Handshake => end.wait_for(FromParent::Start),
         Start::Fifo { go, .. } => {
             let mut byte = [0];
             let mut file = File::from(go.try_clone()?);

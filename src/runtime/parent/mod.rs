@@ -6,10 +6,12 @@
 
 pub mod foreground;
 pub mod ids;
+pub mod listener;
 pub mod netdev;
 pub mod seal;
 pub mod spawn;
 pub mod terminal;
+pub mod trees;
 
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::container::{Claim, Phase, Record};
@@ -18,6 +20,7 @@ use crate::runtime::hooks;
 use crate::runtime::init;
 use crate::runtime::log;
 use crate::runtime::plan::{CloneRoute, Plan, Rlimit};
+use crate::runtime::state::State;
 use crate::runtime::systemd::{self, Systemd};
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, anyhow, bail};
@@ -132,7 +135,7 @@ impl Made {
     /// Starts it, and waits until it has executed.
     pub fn start(&self) -> Result<()> {
         if !self.told {
-            self.end.tell(FromParent::Go)?;
+            self.end.tell(FromParent::Start)?;
         }
         match self.end.hear()? {
             None => Ok(()),
@@ -188,10 +191,10 @@ impl Effects {
         // Here because init does not wait for it.
         self.claim.save_config(config)?;
         let mut told = false;
-        if begin == Begin::AtOnce && answers_nothing_but_ready(plan) {
+        if begin == Begin::AtOnce && may_start_when_ready(plan) {
             self.record_made()?;
             // An init that is gone has said why; we hear it below.
-            told = end.tell(FromParent::Go).is_ok();
+            told = end.tell(FromParent::Start).is_ok();
         }
         let master = self.serve(plan, &end)?;
         if !told {
@@ -362,6 +365,10 @@ impl Effects {
                     self.adopt(pidfd)?;
                     self.welcome(plan, end)?;
                 }
+                Some(FromInit::Trees(which)) => {
+                    let (pid, _) = self.init()?;
+                    trees::give(pid, plan, &which, end)?;
+                }
                 Some(FromInit::Hooks) => {
                     let (pid, _) = self.init()?;
                     // Not `created` yet: what they see is a container being made.
@@ -371,11 +378,22 @@ impl Effects {
                     end.tell(FromParent::Go)?;
                 }
                 Some(FromInit::Console(fd)) => master = Some(fd),
+                Some(FromInit::Listener(number)) => self.hand_over(plan, number)?,
                 Some(FromInit::Ready) => return Ok(master),
                 Some(FromInit::Failed(why)) => bail!(why),
                 None => return Err(self.why_init_died(plan)),
             }
         }
+    }
+
+    /// The agent gets the seccomp listener that init holds as its descriptor `number`.
+    fn hand_over(&self, plan: &Plan, number: i32) -> Result<()> {
+        let seccomp = plan.init.seccomp.as_ref();
+        let notify = seccomp.and_then(|seccomp| seccomp.notify.as_ref());
+        let notify = notify.context("init has a seccomp listener that nobody asked for")?;
+        let (pid, pidfd) = self.init()?;
+        let state = State::new(&self.record, pid.as_raw(), "creating");
+        listener::hand_over(notify, pidfd.as_fd(), number, pid.as_raw(), &state)
     }
 
     /// The joiner's child takes its place; the joiner has nothing left to do but end.
@@ -435,12 +453,15 @@ impl Effects {
     }
 }
 
-/// The parent's part is done before init is ready: no message of init but the last wants an answer.
-fn answers_nothing_but_ready(plan: &Plan) -> bool {
+/// Nothing is left that changes the record, or that must see a container still in the making. (A
+/// seccomp listener must be fetched before exec closes it.)
+fn may_start_when_ready(plan: &Plan) -> bool {
     let parent = &plan.parent;
+    let seccomp = plan.init.seccomp.as_ref();
     parent.clone.route == CloneRoute::Direct
         && parent.prestart.is_empty()
         && parent.create_runtime.is_empty()
+        && seccomp.is_none_or(|seccomp| seccomp.notify.is_none())
 }
 
 /// Init sets its limits itself, but root of a user namespace may not raise a hard one

@@ -37,7 +37,7 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<Plan> {
     if plan.parent.unit.is_some() {
         let new = libc::CLONE_NEWCGROUP as u64;
         plan.init.wait_for_cgroup = true;
-        plan.init.unshare_cgroup = plan.parent.clone.new & new != 0;
+        plan.init.unshare |= plan.parent.clone.new & new;
         plan.parent.clone.new &= !new;
     }
 
@@ -47,8 +47,15 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<Plan> {
     init.domainname = spec.domainname().clone().filter(|name| !name.is_empty());
     init.sysctls = sysctl::draw(linux.sysctl());
     let asked = spec.mounts().as_deref().unwrap_or_default();
-    let own_cgroups = namespaces::has_cgroup_namespace(linux);
-    let mounts = mounts::draw(asked, ask, own_cgroups, warnings)?;
+    let surroundings = mounts::Surroundings {
+        cgroup_namespace: namespaces::has_cgroup_namespace(linux),
+        uid_map: &plan.parent.uid_map,
+        gid_map: &plan.parent.gid_map,
+    };
+    let mut mounts = mounts::draw(asked, ask, &surroundings, warnings)?;
+    if let Some(label) = linux.mount_label().as_deref().filter(|l| !l.is_empty()) {
+        mounts::label(&mut mounts, label);
+    }
     if namespaces::makes_cgroup_namespace(linux) && mounts.iter().any(is_writable_cgroup) {
         plan.parent.cgroup.owner = owner(process.user().uid(), &plan.parent, ask);
     }
@@ -253,7 +260,7 @@ pub mod tests {
         let plain = draw(&asked, &ask()).unwrap();
         assert_eq!(plain.parent.unit, None);
         assert!(plain.parent.clone.new & new_cgroup != 0);
-        assert!(!plain.init.wait_for_cgroup && !plain.init.unshare_cgroup);
+        assert!(!plain.init.wait_for_cgroup && plain.init.unshare == 0);
 
         let mut systemd = ask();
         systemd.systemd_cgroup = true;
@@ -262,7 +269,8 @@ pub mod tests {
         let path = Path::new("/a.slice/a-b.slice/x-y.scope");
         assert_eq!(plan.parent.cgroup.path, path);
         assert_eq!(plan.parent.clone.new, libc::CLONE_NEWUTS as u64);
-        assert!(plan.init.wait_for_cgroup && plan.init.unshare_cgroup);
+        assert!(plan.init.wait_for_cgroup);
+        assert_eq!(plan.init.unshare, new_cgroup);
     }
 
     #[test]

@@ -232,8 +232,9 @@ pub struct InitPlan {
     pub time_offsets: Vec<TimeOffset>,
     /// Someone else (systemd) puts init into its cgroup: wait for that.
     pub wait_for_cgroup: bool,
-    /// A cgroup namespace that init makes after that wait: its root is the cgroup it is made in.
-    pub unshare_cgroup: bool,
+    /// CLONE_NEW* of what init makes itself, in its cgroup (the root of what a cgroup namespace shows)
+    /// and as root of its user namespace.
+    pub unshare: u64,
     /// Name of a new session keyring, `_ses.ID`; `None`: keep the caller's.
     pub keyring: Option<String>,
     /// Bring `lo` up (a new network namespace).
@@ -281,6 +282,9 @@ pub struct RootfsPlan {
     pub symlinks: Vec<(PathBuf, PathBuf)>,
     pub readonly_paths: Vec<PathBuf>,
     pub masked_paths: Vec<PathBuf>,
+    /// SELinux label of the file systems that masks and message queues are; other mounts have it
+    /// among their options.
+    pub mount_label: Option<String>,
     /// MS_MOVE and chroot instead of pivot_root (`--no-pivot`, rootfs on a ramdisk).
     pub no_pivot: bool,
     /// Join no mount namespace and make none: the tree is the host's; only chroot is possible.
@@ -322,7 +326,11 @@ pub enum MountKind {
         copy_up: bool,
     },
     /// A part of the host's tree (open_tree(2)).
-    Bind { source: PathBuf, recursive: bool },
+    Bind {
+        source: PathBuf,
+        recursive: bool,
+        id_map: Option<MountIdMap>,
+    },
     /// The container's own cgroup. With a cgroup namespace a cgroup2 instance, without one a
     /// bind of that directory. Where cgroup2 cannot be mounted (EPERM) also the bind.
     Cgroup { namespace: bool },
@@ -338,12 +346,41 @@ impl MountKind {
     pub fn source_of_parent(&self) -> Option<(&Path, bool)> {
         const OWN: [&str; 3] = ["/proc/self/fd", "/proc/thread-self/fd", "/dev/fd"];
         match self {
-            MountKind::Bind { source, recursive } if OWN.iter().any(|d| source.starts_with(d)) => {
-                Some((source, *recursive))
-            }
+            MountKind::Bind {
+                source,
+                recursive,
+                id_map: None,
+            } if OWN.iter().any(|d| source.starts_with(d)) => Some((source, *recursive)),
             _ => None,
         }
     }
+
+    /// The source of a bind whose ids are mapped: not init's to make, as the power for it is that
+    /// over the source's file system.
+    pub fn id_mapped(&self) -> Option<&MountIdMap> {
+        match self {
+            MountKind::Bind { id_map, .. } => id_map.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// Which owners a bind shows (mount_setattr(2), MOUNT_ATTR_IDMAP).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountIdMap {
+    /// `ridmap`: of all that is mounted below, too.
+    pub recursive: bool,
+    pub ids: MountIds,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountIds {
+    /// As the container's user namespace maps them.
+    Container,
+    Own {
+        uids: Vec<IdMap>,
+        gids: Vec<IdMap>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -375,6 +412,9 @@ pub struct ProcessPlan {
     pub umask: u32,
     pub caps: Option<Caps>,
     pub no_new_privileges: bool,
+    /// AppArmor profile and SELinux label to change to at exec.
+    pub apparmor_profile: Option<String>,
+    pub selinux_label: Option<String>,
     /// A terminal is wanted; its size, where given (rows, columns).
     pub terminal: bool,
     pub console_size: Option<(u16, u16)>,

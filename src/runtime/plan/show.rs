@@ -5,8 +5,8 @@
 
 use super::unit::{Manager, Property, UnitPlan};
 use super::{
-    Attr, CgroupPlan, CloneRoute, Hook, IdMap, InitPlan, Mount, MountKind, ParentPlan, Plan,
-    ProcessPlan, RootfsPlan, TimeOffset, process,
+    Attr, CgroupPlan, CloneRoute, Hook, IdMap, InitPlan, Mount, MountIdMap, MountIds, MountKind,
+    ParentPlan, Plan, ProcessPlan, RootfsPlan, TimeOffset, process,
 };
 use std::path::Path;
 
@@ -177,8 +177,9 @@ fn init(plan: &InitPlan, out: &mut Lines) {
         out.act("become root of the user namespace");
     }
     time(&plan.time_offsets, out);
-    if plan.unshare_cgroup {
-        out.act("new cgroup namespace");
+    if plan.unshare != 0 {
+        let new = new_namespaces(plan.unshare).join(" ");
+        out.act(format!("unshare {new}"));
     }
     if let Some(name) = &plan.keyring {
         out.act(format!("new session keyring {name:?}"));
@@ -207,6 +208,12 @@ fn init(plan: &InitPlan, out: &mut Lines) {
     }
     for path in plan.rootfs.iter().flat_map(|t| &t.masked_paths) {
         out.act(format!("mask {}", path.display()));
+    }
+    if let Some(profile) = &plan.process.apparmor_profile {
+        out.act(format!("AppArmor profile at exec: {profile}"));
+    }
+    if let Some(label) = &plan.process.selinux_label {
+        out.act(format!("SELinux label at exec: {label}"));
     }
     identity(&plan.process, out);
     if let Some(seccomp) = &plan.seccomp {
@@ -275,9 +282,14 @@ fn mount(mount: &Mount, out: &mut Lines) {
                 parameters(options)
             )
         }
-        MountKind::Bind { source, recursive } => {
+        MountKind::Bind {
+            source,
+            recursive,
+            id_map,
+        } => {
             let verb = if *recursive { "rbind" } else { "bind" };
-            format!("{verb} {source:?} on {to}")
+            let ids = id_map.as_ref().map(mapped).unwrap_or_default();
+            format!("{verb} {source:?} on {to}{ids}")
         }
         MountKind::Cgroup { namespace: true } => format!("mount own cgroup on {to}"),
         MountKind::Cgroup { namespace: false } => format!("mount or bind own cgroup on {to}"),
@@ -292,6 +304,22 @@ fn mount(mount: &Mount, out: &mut Lines) {
         .chain(propagation)
         .collect();
     out.act(format!("{what}{} ({})", words(":", &flags), mount.field));
+}
+
+fn mapped(map: &MountIdMap) -> String {
+    let verb = if map.recursive { "ridmap" } else { "idmap" };
+    let lines = |ids: &[IdMap]| {
+        let all = ids
+            .iter()
+            .map(|m| format!("{}+{} to {}", m.container, m.size, m.host));
+        all.collect::<Vec<_>>().join(", ")
+    };
+    match &map.ids {
+        MountIds::Container => format!(", {verb} as the container"),
+        MountIds::Own { uids, gids } => {
+            format!(", {verb} uid {}; gid {}", lines(uids), lines(gids))
+        }
+    }
 }
 
 fn parameters(options: &[(String, Option<String>)]) -> String {
@@ -482,6 +510,11 @@ mod tests {
     #[test]
     fn the_plan_of_many_mounts_is_as_recorded() {
         compare("mounts", &ask());
+    }
+
+    #[test]
+    fn the_plan_of_id_mapped_mounts_is_as_recorded() {
+        compare("idmap", &ask());
     }
 
     #[test]
