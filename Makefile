@@ -25,7 +25,7 @@ demo: build ## a busybox container from create to delete, each step explained (r
 	@scripts/demo
 
 test: test-unit test-integration test-systemd test-vm ## all tests: unit, native, and in a virtual machine
-	@[ "$$(id -u)" = 0 ] || echo "make test: not run: the native integration tests (they need root: sudo -E make test-integration)"
+	@[ "$$(id -u)" = 0 ] || echo "make test: not run: the native integration tests (they need root, also those of ordinary users: sudo -E make test-integration), the unit tests of network devices and of systemd"
 
 # The corpus of the fuzzer is replayed with the unit tests.
 # Some unit tests need root (network namespaces), some root and systemd: elsewhere they are counted as ignored.
