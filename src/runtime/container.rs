@@ -89,6 +89,9 @@ pub struct Record {
     pub cgroup_manager: String,
     pub rootless: bool,
     pub no_pivot: bool,
+    /// Its processes keep the session keyring of whoever made them.
+    #[serde(default)]
+    pub no_new_keyring: bool,
     /// Init is the first process of a pid namespace of its own: its end is that of all others.
     pub pid_namespace: bool,
     #[serde(default)]
@@ -127,6 +130,7 @@ impl Record {
             cgroup_manager: "cgroupfs".to_owned(),
             rootless: ask.host.rootless,
             no_pivot: ask.no_pivot,
+            no_new_keyring: ask.no_new_keyring,
             pid_namespace: plan.parent.clone.new & libc::CLONE_NEWPID as u64 != 0,
             poststart: plan.parent.poststart.clone(),
             poststop: plan.parent.poststop.clone(),
@@ -749,6 +753,7 @@ impl Record {
             cgroup_manager: "cgroupfs".into(),
             rootless: false,
             no_pivot: false,
+            no_new_keyring: false,
             pid_namespace: true,
             poststart: vec![],
             poststop: vec![Hook {
