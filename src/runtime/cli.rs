@@ -158,9 +158,6 @@ impl Verb {
     }
 }
 
-/// The verbs that clone a container's process from this one: they run only from a sealed copy.
-const MAKERS: [&str; 3] = ["create", "run", "exec"];
-
 /// From argv to the exit status: the only place that prints an error.
 pub fn main(argv: impl Iterator<Item = OsString>) -> u8 {
     sys::process::prepare_stdio();
@@ -169,7 +166,7 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> u8 {
     // operand of that name only costs the time.
     let sealed = match words
         .iter()
-        .any(|word| MAKERS.iter().any(|verb| word == verb))
+        .any(|word| sys::entry::MAKERS.iter().any(|verb| word == verb))
     {
         true => seal::ensure(),
         false => Ok(()),

@@ -629,16 +629,34 @@ impl Container {
     /// What it is now, from the record, the process, the cgroup and the fifo.
     pub fn status(&self) -> Result<Status> {
         let record = &self.record;
-        if record.phase == Phase::Creating {
-            return Ok(if self.orphan {
-                Status::Stopped
-            } else {
-                Status::Creating
-            });
+        match record.phase {
+            Phase::Creating => self.status_of_making(),
+            Phase::Created if !pid::is_alive(record.pid, record.start_time)? => Ok(Status::Stopped),
+            Phase::Created => self.status_of_living(),
         }
-        if !pid::is_alive(record.pid, record.start_time)? {
-            return Ok(Status::Stopped);
+    }
+
+    /// Its status, and init where it is alive: one look at both.
+    pub fn status_and_init(&self) -> Result<(Status, Option<OwnedFd>)> {
+        if self.record.phase == Phase::Creating {
+            return Ok((self.status_of_making()?, None));
         }
+        let init = self.init()?;
+        let status = match init {
+            None => Status::Stopped,
+            Some(_) => self.status_of_living()?,
+        };
+        Ok((status, init))
+    }
+
+    fn status_of_making(&self) -> Result<Status> {
+        Ok(match self.orphan {
+            true => Status::Stopped,
+            false => Status::Creating,
+        })
+    }
+
+    fn status_of_living(&self) -> Result<Status> {
         if let Some(cgroup) = self.cgroup()?
             && cgroup.is_frozen()?
         {
@@ -653,6 +671,15 @@ impl Container {
             Ok(()) => Ok(Status::Created),
             Err(Errno::ENOENT) => Ok(Status::Running),
             Err(errno) => Err(sys::Error::new("faccessat", EXEC_FIFO, errno).into()),
+        }
+    }
+
+    /// An error when it was deleted since it was loaded. To be asked after its cgroup was opened, which
+    /// is known by a path: that might be another one's by now.
+    pub fn still_there(&self) -> Result<()> {
+        match self.place.still_there()? {
+            Hold::Gone => Err(missing()),
+            _ => Ok(()),
         }
     }
 
@@ -673,16 +700,13 @@ impl Container {
         Ok(self.cgroup.get_or_init(|| opened).as_ref())
     }
 
-    /// Sends a signal to every process in its cgroup. The place is looked at after the cgroup was
-    /// opened: were the container deleted, its path might be another one's by now.
+    /// Sends a signal to every process in its cgroup.
     pub fn signal_all(&self, signal: i32) -> Result<()> {
         let Some(cgroup) = self.cgroup()? else {
             return self.signal_init(signal).map(drop);
         };
-        match self.place.still_there()? {
-            Hold::Gone => Err(missing()),
-            _ => cgroup.signal_all(signal),
-        }
+        self.still_there()?;
+        cgroup.signal_all(signal)
     }
 
     /// Sends a signal to init; false when it has ended.

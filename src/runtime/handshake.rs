@@ -11,7 +11,8 @@
 //!    │                                  │   pivot_root, identity, argv[0] found
 //!    │ ◀──────────────── Console + fd ─ │   only with a terminal: the pty's master
 //!    │ ◀─────────────────────── Ready ─ │   all but exec is done; limits and record are the parent's
-//!    │  Go ───────────────────────────▶ │   `run`: start now. `create`: the fifo says so, later
+//!    │  Go ───────────────────────────▶ │   `run`: start now; said long before Ready if the parent has
+//!    │                                  │   no more to do. `create`: the fifo says so, later
 //!    │ ◀──────────────── end of file ── │   exec has closed the socket
 //! ```
 //!

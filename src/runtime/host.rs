@@ -1,14 +1,17 @@
-//! What must a plan know of this machine and of who calls? Facts, gathered once for `create`, `run`
-//! and `plan`; what follows from them is the plan's to decide.
+//! What must a plan know of this machine and of who calls? Facts, gathered once for `create`, `run`,
+//! `exec` and `plan`; what follows from them is the plan's to decide.
 
 use crate::runtime::cgroup;
 use crate::runtime::cli::CreateArgs;
+use crate::runtime::container::Record;
 use crate::runtime::plan::{Ask, Host};
 use crate::sys;
 use anyhow::{Context, Result};
+use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{getegid, geteuid};
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 impl CreateArgs {
@@ -38,6 +41,35 @@ fn facts() -> Result<Host> {
         cgroup_mount: cgroup::find_mount()?,
         own_cgroup: cgroup::own()?,
     })
+}
+
+/// What `exec` must know for the container of `record`. Where the caller is itself in a cgroup does
+/// not matter to it.
+pub fn facts_for(record: &Record) -> Result<Host> {
+    Ok(Host {
+        euid: geteuid().as_raw(),
+        egid: getegid().as_raw(),
+        rootless: record.rootless,
+        last_cap: last_cap()?,
+        cgroup_mount: record.cgroup_mount.clone(),
+        own_cgroup: PathBuf::from("/"),
+    })
+}
+
+/// Is this process in the user namespace of process `pid`?
+pub fn shares_user_namespace(pid: i32) -> Result<bool> {
+    let of = |who: &str| {
+        let path = format!("/proc/{who}/ns/user");
+        let stat = std::fs::metadata(&path).with_context(|| path)?;
+        Ok::<_, anyhow::Error>((stat.dev(), stat.ino()))
+    };
+    Ok(of("self")? == of(&pid.to_string())?)
+}
+
+/// SELinux is in force: its file system is mounted.
+pub fn has_selinux() -> bool {
+    const SELINUX_MAGIC: FsType = FsType(0xf97c_ff8c);
+    statfs("/sys/fs/selinux").is_ok_and(|stat| stat.filesystem_type() == SELINUX_MAGIC)
 }
 
 /// The descriptors that socket activation passes to process `me` (sd_listen_fds(3)).

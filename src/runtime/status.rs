@@ -67,9 +67,7 @@ pub fn ask(act: Act, status: Status, id: &str) -> Answer {
 
         // Also before `start`: hooks and debuggers look into a container that waits.
         (Exec | ExecPaused, Created | Running) | (ExecPaused, Paused) => Go,
-        (Exec, Paused) => {
-            no("cannot exec in a paused container (use --ignore-paused to override)")
-        }
+        (Exec, Paused) => no("cannot exec in a paused container (use --ignore-paused to override)"),
         (Exec | ExecPaused, Stopped) => no("cannot exec in a stopped container"),
         (Exec | ExecPaused, Creating) => {
             Answer::No(format!("cannot exec in a container in the {status} state"))

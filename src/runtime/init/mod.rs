@@ -11,6 +11,7 @@ mod exec;
 mod identity;
 mod inside;
 mod join;
+mod label;
 mod mounts;
 mod rootfs;
 mod sysctl;
@@ -18,14 +19,14 @@ mod sysctl;
 use crate::runtime::handshake::{FromInit, FromParent, InitEnd};
 use crate::runtime::hooks;
 use crate::runtime::plan::seccomp::SeccompPlan;
-use crate::runtime::plan::{CloneRoute, InitPlan, Plan, ProcessPlan};
+use crate::runtime::plan::{CloneRoute, InitPlan, Plan, ProcessPlan, Rlimit};
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, bail};
 use nix::sys::stat::Mode;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// What init is given.
@@ -40,12 +41,24 @@ pub struct Ask<'a> {
     pub sources: Vec<OwnedFd>,
     /// The container's cgroup directory on the host.
     pub cgroup: Option<&'a Path>,
+    /// The container that this process joins (`exec`); `None`: it is the first of its own.
+    pub running: Option<Running<'a>>,
     /// The container's state as JSON, with this pid and status: for hooks.
     pub state: &'a dyn Fn(i32, &str) -> Vec<u8>,
 }
 
+/// A container that is there already.
+pub struct Running<'a> {
+    /// A pidfd of its init.
+    pub init: BorrowedFd<'a>,
+    /// Its root directory, where its mount namespace does not lead there.
+    pub root: Option<OwnedFd>,
+}
+
 /// How init learns that it is to start.
 pub enum Start {
+    /// `exec`: nothing to wait for.
+    AtOnce,
     /// `run`: the parent says so.
     Handshake,
     /// `create`: somebody writes a byte into `go`. Both are fifos opened for reading and writing, so
@@ -96,7 +109,10 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
     sys::process::default_signals(ask.ignored_signals)?;
     // A terminal's signals are for the container's own session.
     nix::unistd::setsid().call("setsid", String::new)?;
-    join::enter(&plan.join)?;
+    match &ask.running {
+        None => join::enter(&plan.join)?,
+        Some(running) => join_running(ask, running)?,
+    }
     if ask.plan.parent.clone.route == CloneRoute::Joiner && !make_init(ask)? {
         return Ok(Prepared::Joined);
     }
@@ -116,8 +132,39 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
     if plan.loopback_up {
         sys::tty::loopback_up().context("bring lo up")?;
     }
-    build_rootfs(ask)?;
+    match ask.running {
+        None => build_rootfs(ask)?,
+        // All namespaces are entered: the root is this directory.
+        Some(_) => give_stdio(ask, sys::mount::cwd(), false)?,
+    }
     Ok(Prepared::Init(confine(ask)?))
+}
+
+/// What needs the host's powers and its /proc comes first; then into the container, at once.
+fn join_running(ask: &Ask, running: &Running) -> Result<()> {
+    let Plan { parent, init, .. } = ask.plan;
+    if let Some(score) = parent.oom_score_adj {
+        let file = "/proc/self/oom_score_adj";
+        std::fs::write(file, score.to_string())
+            .with_context(|| format!("process.oomScoreAdj: write {score} to {file}"))?;
+    }
+    if init.in_user_namespace {
+        // Root of a user namespace may not raise a hard limit (setrlimit(2)).
+        raise_hard_limits(&parent.rlimits)?;
+    }
+    label::at_exec(&init.process)?;
+    join::enter_running(running, init.enter)
+}
+
+fn raise_hard_limits(limits: &[Rlimit]) -> Result<()> {
+    for limit in limits {
+        let (soft, hard) = sys::process::rlimit(limit.resource)?;
+        if limit.hard > hard {
+            sys::process::set_rlimit(0, limit.resource, soft, limit.hard)
+                .with_context(|| format!("process.rlimits ({})", limit.name))?;
+        }
+    }
+    Ok(())
 }
 
 /// The joiner has entered what is joined; init is made in the new namespaces, as its sibling, so
@@ -174,7 +221,7 @@ fn build_rootfs(ask: &Ask) -> Result<()> {
         )?;
     }
     root.enter()?;
-    give_stdio(ask, &root)?;
+    give_stdio(ask, root.fd(), true)?;
     if plan.process.cwd != Path::new("/") {
         // Before the root may become read-only.
         rootfs::make_directory(root.fd(), &plan.process.cwd).context("process.cwd")?;
@@ -209,13 +256,17 @@ fn run_hooks(
     hooks::run(hooks, kind, &state(pid, status))
 }
 
-fn give_stdio(ask: &Ask, root: &rootfs::Root) -> Result<()> {
+/// `console`: the terminal is also the container's /dev/console.
+fn give_stdio(ask: &Ask, root: BorrowedFd, console: bool) -> Result<()> {
     let process = &ask.plan.init.process;
     if !process.terminal {
-        return console::adopt_stdio(root.fd(), process.uid);
+        return console::adopt_stdio(root, process.uid);
     }
-    let pty = console::Pty::open(root.fd())?;
-    pty.set_up(root.fd(), process.console_size, process.uid)?;
+    let pty = console::Pty::open(root)?;
+    pty.set_up(process.console_size, process.uid)?;
+    if console {
+        pty.become_console(root)?;
+    }
     pty.become_stdio()?;
     ask.end.tell(&FromInit::Console(pty.master))
 }
@@ -274,9 +325,14 @@ fn close_what_is_not_the_containers(ask: &Ask) -> Result<()> {
 }
 
 fn set_scheduling(process: &ProcessPlan) -> Result<()> {
-    // Whatever the caller was bound to (an engine on housekeeping processors, say) is not the
-    // container's; its cpuset is. A kernel that refuses leaves it slower, not wrong.
-    let _ = sys::process::use_all_processors();
+    match &process.processors {
+        Some(mask) => {
+            sys::process::use_processors(mask).context("process.execCPUAffinity.final")?;
+        }
+        // Whatever the caller was bound to (an engine on housekeeping processors, say) is not the
+        // container's; its cpuset is. A kernel that refuses leaves it slower, not wrong.
+        None => drop(sys::process::use_all_processors()),
+    }
     if let Some(s) = &process.scheduler {
         let attr = sys::process::SchedAttr {
             policy: s.policy,
@@ -319,7 +375,7 @@ fn start_up(
         Err(e) => e,
     };
     match start {
-        Start::Handshake => say_failed(&end, &e),
+        Start::AtOnce | Start::Handshake => say_failed(&end, &e),
         Start::Fifo { report, .. } => {
             // A starter that is gone has nobody to tell; the exit status says the rest.
             let _ = File::from(report).write_all(format!("{e:#}").as_bytes());
@@ -335,10 +391,14 @@ fn run_hooks_at_start(plan: &InitPlan, state: &dyn Fn(i32, &str) -> Vec<u8>) -> 
 }
 
 fn wait_for_start(end: &InitEnd, start: &Start) -> Result<()> {
-    end.tell(&FromInit::Ready)?;
     match start {
-        Start::Handshake => end.wait_for(FromParent::Go),
+        Start::AtOnce => Ok(()),
+        Start::Handshake => {
+            end.tell(&FromInit::Ready)?;
+            end.wait_for(FromParent::Go)
+        }
         Start::Fifo { go, .. } => {
+            end.tell(&FromInit::Ready)?;
             let mut byte = [0];
             let mut file = File::from(go.try_clone()?);
             match file.read(&mut byte).context("wait for start")? {

@@ -4,6 +4,7 @@
 //! The parent and init work at the same time: while init mounts, the parent writes limits and the
 //! device program. They meet in the [`handshake`](super::handshake).
 
+pub mod enter;
 pub mod foreground;
 pub mod ids;
 pub mod netdev;
@@ -35,8 +36,18 @@ pub struct Order<'a> {
     pub config: &'a [u8],
     pub plan: &'a Plan,
     pub cgroup_mount: &'a Path,
-    /// Started later by `start` (a fifo waits), or at once by [`Made::start`].
-    pub by_fifo: bool,
+    pub begin: Begin,
+}
+
+/// When init executes the container's program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// When `start` writes into the container's fifo.
+    ByFifo,
+    /// When [`Made::start`] says so: the caller has something to hand out before.
+    Told,
+    /// As soon as it is ready: it is told so while it mounts, and neither waits for the other.
+    AtOnce,
 }
 
 /// A container that waits to be started.
@@ -49,14 +60,15 @@ pub struct Made {
     /// The master of its terminal, if it has one.
     pub master: Option<OwnedFd>,
     end: ParentEnd,
+    told: bool,
 }
 
 /// Makes the container, or leaves nothing behind.
 pub fn make(order: Order) -> Result<Made> {
     let mut made = Effects::new(order.claim, order.record);
-    let made_it = made.perform(order.plan, order.config, order.cgroup_mount, order.by_fifo);
+    let made_it = made.perform(order.plan, order.config, order.cgroup_mount, order.begin);
     match made_it {
-        Ok((end, master)) => {
+        Ok((end, master, told)) => {
             let Effects {
                 claim,
                 record,
@@ -75,6 +87,7 @@ pub fn make(order: Order) -> Result<Made> {
                 cgroup,
                 master,
                 end,
+                told,
             })
         }
         Err(e) => {
@@ -112,7 +125,9 @@ impl Made {
 
     /// Starts it, and waits until it has executed.
     pub fn start(&self) -> Result<()> {
-        self.end.tell(FromParent::Go)?;
+        if !self.told {
+            self.end.tell(FromParent::Go)?;
+        }
         match self.end.hear()? {
             None => Ok(()),
             Some(FromInit::Failed(why)) => Err(anyhow!(why)),
@@ -145,8 +160,8 @@ impl Effects {
         plan: &Plan,
         config: &[u8],
         cgroup_mount: &Path,
-        by_fifo: bool,
-    ) -> Result<(ParentEnd, Option<OwnedFd>)> {
+        begin: Begin,
+    ) -> Result<(ParentEnd, Option<OwnedFd>, bool)> {
         Cgroup::refuse_used(cgroup_mount, &plan.parent.cgroup)
             .or_else(|e| self.claim.refuse_taken().and(Err(e)))?;
         // Before anything is made, so that `delete --force` can clean up after a runtime that was
@@ -154,20 +169,32 @@ impl Effects {
         self.record.phase = Phase::Creating;
         self.claim.save(&self.record)?;
         self.cgroup = Some(Cgroup::create(cgroup_mount, &plan.parent.cgroup)?);
-        let end = self.spawn(plan, by_fifo)?;
+        let end = self.spawn(plan, begin == Begin::ByFifo)?;
         if plan.parent.clone.route == CloneRoute::Direct {
             self.map_ids(plan, &end)?;
             self.furnish(plan)?;
         }
         // Here because init does not wait for it.
         self.claim.save_config(config)?;
+        let mut told = false;
+        if begin == Begin::AtOnce && answers_nothing_but_ready(plan) {
+            self.record_made()?;
+            // An init that is gone has said why; we hear it below.
+            told = end.tell(FromParent::Go).is_ok();
+        }
         let master = self.serve(plan, &end)?;
+        if !told {
+            self.record_made()?;
+        }
+        Ok((end, master, told))
+    }
+
+    fn record_made(&mut self) -> Result<()> {
         let (pid, _) = self.init()?;
         self.record.pid = pid.as_raw();
         self.record.start_time = crate::runtime::pid::start_time(pid.as_raw())?;
         self.record.phase = Phase::Created;
-        self.claim.save(&self.record)?;
-        Ok((end, master))
+        self.claim.save(&self.record)
     }
 
     fn init(&self) -> Result<(Pid, &OwnedFd)> {
@@ -198,6 +225,7 @@ impl Effects {
                     ignored_signals,
                     sources,
                     cgroup: cgroup.map(|c| c.path()),
+                    running: None,
                     state: &|pid, status| self.record.hook_state(pid, status),
                 })
             }
@@ -317,6 +345,14 @@ impl Effects {
         hooks::run_all(&plan.parent.poststop, "poststop", &state);
         let _ = self.claim.abandon();
     }
+}
+
+/// The parent's part is done before init is ready: no message of init but the last wants an answer.
+fn answers_nothing_but_ready(plan: &Plan) -> bool {
+    let parent = &plan.parent;
+    parent.clone.route == CloneRoute::Direct
+        && parent.prestart.is_empty()
+        && parent.create_runtime.is_empty()
 }
 
 /// Init sets its limits itself, but root of a user namespace may not raise a hard one

@@ -48,6 +48,9 @@ pub fn draw(process: &Process, ask: &Ask) -> Result<(ProcessPlan, Vec<String>)> 
             .transpose()?,
         personality: None,
         memory_policy: None,
+        processors: None,
+        apparmor: None,
+        selinux: None,
         preserve_fds: ask.preserve_fds,
     };
     Ok((plan, warnings))
