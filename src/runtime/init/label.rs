@@ -5,12 +5,11 @@
 //! (CVE-2019-16884, CVE-2023-28642, CVE-2025-52881). It stays in force through all that follows.
 
 use crate::runtime::plan::ProcessPlan;
+use crate::sys::Call;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use std::fs::File;
-use std::io::Write;
 
 /// Takes effect at the next execve(2) of this process.
 pub fn at_exec(process: &ProcessPlan) -> Result<()> {
@@ -35,13 +34,12 @@ pub fn at_exec(process: &ProcessPlan) -> Result<()> {
 }
 
 fn write(path: &str, text: &str) -> Result<()> {
-    let refused = || format!("write {path}");
     let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file = open(path, flags, Mode::empty()).with_context(refused)?;
-    if fstatfs(&file).with_context(refused)?.filesystem_type() != PROC_SUPER_MAGIC {
+    let file = open(path, flags, Mode::empty()).call("open", || format!("{path:?}"))?;
+    let stat = fstatfs(&file).call("fstatfs", || format!("{path:?}"))?;
+    if stat.filesystem_type() != PROC_SUPER_MAGIC {
         bail!("{path} is not of the kernel: something is mounted over /proc");
     }
-    File::from(file)
-        .write_all(text.as_bytes())
-        .with_context(refused)
+    nix::unistd::write(&file, text.as_bytes()).call("write", || format!("{path:?}, {text:?}"))?;
+    Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! The container is there: its namespaces are entered and nothing is mounted. What the process does
 //! not say of itself it takes over from the container's own process, as under runc: capabilities,
-//! limits, scheduling, labels. Seccomp, personality and memory policy are the container's.
+//! scheduling, labels, but not rlimits. Seccomp, personality and memory policy are the container's.
 
 use super::draw::{linux_of, process_in};
 use super::{Ask, Plan, namespaces, process, scheduling, seccomp};
@@ -50,9 +50,6 @@ pub fn complete(process: &mut Process, spec: &Spec) {
     }
     if none(process.selinux_label()) {
         process.set_selinux_label(first.selinux_label().clone());
-    }
-    if process.rlimits().as_ref().is_none_or(Vec::is_empty) {
-        process.set_rlimits(first.rlimits().clone());
     }
 }
 
@@ -157,7 +154,7 @@ mod tests {
         let Plan { parent, init, .. } = drawn.plan;
         let caps = init.process.caps.unwrap();
         assert_eq!((caps.bounding, caps.permitted), (1 << 5, 0));
-        assert_eq!(parent.rlimits.len(), 1);
+        assert_eq!(parent.rlimits, []);
         assert_eq!(parent.oom_score_adj, Some(7));
         assert_eq!(drawn.initial_processors, Some(vec![2]));
         assert_eq!(init.process.processors, Some(vec![3]));
