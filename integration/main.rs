@@ -24,6 +24,7 @@ mod crash;
 mod devices;
 mod differential;
 mod escapes;
+mod exec;
 mod hooks;
 mod lifecycle;
 mod mounts;
@@ -53,6 +54,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("seccomp", seccomp::TESTS),
     ("cgroups", cgroups::TESTS),
     ("control", control::TESTS),
+    ("exec", exec::TESTS),
     ("hooks", hooks::TESTS),
     ("bad_input", bad_input::TESTS),
     ("escapes", escapes::TESTS),
