@@ -315,7 +315,12 @@ fn compare_exec(t: &Place, bundle: Bundle, words: &[&str]) -> Result<()> {
         let exec = [&["exec"], words, &[&id, "/probe"]].concat();
         let seen = call(&exec)?.text();
         call(&["delete", "--force", &id])?.ok();
-        all.push(comparable(serde_json::from_str(&seen)?, &id)?);
+        let mut seen = comparable(serde_json::from_str(&seen)?, &id)?;
+        // runc makes more processes in the container than the one that is wanted.
+        for number in ["/pid", "/sid", "/pgid"] {
+            assert!(seen.remove(number).is_some_and(|n| n != 1));
+        }
+        all.push(seen);
     }
     let found = differences("runc", &all[0], &all[1]);
     assert!(found.is_empty(), "\n{}", found.join("\n"));

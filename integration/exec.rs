@@ -491,10 +491,15 @@ fn nothing_of_the_callers_leaks(t: &Place) -> Result<()> {
     let fds = seen["fds"].as_object().context("fds")?;
     assert_eq!(fds.keys().collect::<Vec<_>>(), ["0", "1", "2"]);
     assert_eq!(fds["0"], "/dev/null");
-    for set in ["blocked", "ignored"] {
-        if machine().is("sc-runtime") {
-            assert_eq!(seen["signals"][set], "0000000000000000", "{set}");
-        }
+    if machine().is("sc-runtime") {
+        let masks = exec(
+            &c,
+            &[],
+            &["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"],
+        )?
+        .text();
+        let mut words = masks.split_whitespace().skip(1).step_by(2);
+        assert!(words.all(|mask| mask == "0000000000000000"), "{masks}");
     }
     c.end()
 }
@@ -678,7 +683,8 @@ fn a_container_in_a_user_namespace_is_entered(t: &Place) -> Result<()> {
     let seen = see(&c, &["--user", "1000:1000", "-g", "7"])?;
     assert_eq!(seen["uid"], "1000 1000 1000 1000");
     assert_eq!(seen["groups"], "7");
-    assert_eq!(seen["uid_map"], "0 100000 65536");
+    let map = seen["uid_map"].as_str().context("a map")?;
+    assert!(map.split_whitespace().eq(["0", "100000", "65536"]), "{map}");
     let pid = sleeping(&c, &["--user", "3"])?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     assert!(

@@ -16,6 +16,8 @@
 //!    │ ◀──────────────── end of file ── │   exec has closed the socket
 //! ```
 //!
+//! For `exec` there is only `Console`, then the end of file: nothing waits for the parent.
+//!
 //! At any time init may say `Failed { why }` and end. End of file before `Ready` means that it died.
 //! The socket keeps message boundaries (SOCK_SEQPACKET); a message is one tag byte and its payload.
 
