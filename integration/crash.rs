@@ -3,8 +3,9 @@
 
 use crate::harness::machine::machine;
 use crate::harness::tracer::{Deed, Victim, at_call};
-use crate::harness::{Bundle, Need, Place, Result, kernel};
+use crate::harness::{Bundle, Need, Place, Result, Value, json, kernel};
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 const GO: Need = Need::Beyond(
@@ -20,6 +21,7 @@ tests! {
     init_killed_at_any_of_its_calls_makes_create_fail_cleanly [GO, CRUN],
     a_call_refused_to_init_makes_create_fail_cleanly_or_succeed [GO, CRUN],
     a_call_refused_to_the_runtime_makes_create_fail_cleanly_or_succeed [GO, CRUN],
+    all_of_it_holds_with_id_mapped_mounts [GO, CRUN],
     an_init_killed_between_create_and_start_is_stopped,
     a_killed_run_leaves_a_container_that_delete_force_removes,
 }
@@ -62,6 +64,11 @@ fn attempt(
         Bundle::new(&dir)?
     }
     .args(&["true"]);
+    let mapped = t.path("mapped");
+    let bundle = match mapped.exists() {
+        true => bundle.mount(id_mapped(&mapped)),
+        false => bundle,
+    };
     let id = t.fresh_id();
     bundle.write(t, &id)?;
     let call = t.runtime(["create", "--bundle", &dir.display().to_string(), &id]);
@@ -77,6 +84,14 @@ fn attempt(
         happened: traced.at.is_some(),
         id,
     })
+}
+
+/// A mount for which the runtime makes two processes more. A test that makes the directory has it in
+/// all its attempts.
+fn id_mapped(source: &Path) -> Value {
+    let ids = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
+    json!({ "destination": "/data", "type": "bind", "source": source, "options": ["bind", "idmap"],
+            "uidMappings": ids, "gidMappings": ids })
 }
 
 fn delete_force_clears(t: &Place, a: &Attempt) -> Result<()> {
@@ -121,6 +136,14 @@ fn the_runtime_killed_at_any_call_of_create_leaves_what_delete_force_removes(
         assert_eq!(a.status, 137, "{}", a.place);
     }
     Ok(())
+}
+
+fn all_of_it_holds_with_id_mapped_mounts(t: &Place) -> Result<()> {
+    fs::create_dir(t.path("mapped"))?;
+    the_runtime_killed_at_any_call_of_create_leaves_what_delete_force_removes(t)?;
+    init_killed_at_any_of_its_calls_makes_create_fail_cleanly(t)?;
+    a_call_refused_to_init_makes_create_fail_cleanly_or_succeed(t)?;
+    a_call_refused_to_the_runtime_makes_create_fail_cleanly_or_succeed(t)
 }
 
 /// `start` of a container made before: either it runs or it does not, and both can be deleted.

@@ -26,12 +26,16 @@ mod differential;
 mod escapes;
 mod exec;
 mod hooks;
+mod idmap;
+mod labels;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod old_kernels;
 mod process;
 mod races;
 mod seccomp;
+mod systemd;
 mod terminal;
 
 use harness::{Place, Test, machine};
@@ -49,15 +53,19 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("process", process::TESTS),
     ("terminal", terminal::TESTS),
     ("mounts", mounts::TESTS),
+    ("idmap", idmap::TESTS),
     ("devices", devices::TESTS),
     ("namespaces", namespaces::TESTS),
     ("seccomp", seccomp::TESTS),
+    ("labels", labels::TESTS),
     ("cgroups", cgroups::TESTS),
     ("control", control::TESTS),
     ("exec", exec::TESTS),
+    ("systemd", systemd::TESTS),
     ("hooks", hooks::TESTS),
     ("bad_input", bad_input::TESTS),
     ("escapes", escapes::TESTS),
+    ("old_kernels", old_kernels::TESTS),
     ("differential", differential::TESTS),
     ("races", races::TESTS),
     ("crash", crash::TESTS),
@@ -105,6 +113,13 @@ fn main() -> ExitCode {
         eprintln!("ignored: {reason}: {}", names.join(", "));
     }
     conclusion.exit_code()
+}
+
+/// `subject::a_sentence`.
+pub fn has_test(name: &str) -> bool {
+    let (subject, test) = name.split_once("::").unwrap_or_default();
+    let tests = SUBJECTS.iter().find(|(name, _)| *name == subject);
+    tests.is_some_and(|(_, tests)| tests.iter().any(|t| t.name == test))
 }
 
 thread_local! {

@@ -21,6 +21,7 @@ pub struct Call {
     fds: Vec<(OwnedFd, RawFd)>,
     cgroup: PathBuf,
     traced: bool,
+    filter: Vec<libc::sock_filter>,
 }
 
 /// A call that is under way.
@@ -70,7 +71,14 @@ impl Call {
             fds: Vec::new(),
             cgroup: PathBuf::from(format!("{CGROUPS}{}/runner/cgroup.procs", place.cgroup)),
             traced: false,
+            filter: Vec::new(),
         }
+    }
+
+    /// On a kernel that does not have these system calls, as far as the runtime can tell.
+    pub fn without(mut self, numbers: &[libc::c_long]) -> Call {
+        self.filter = kernel::without_calls(numbers);
+        self
     }
 
     pub fn current_dir(mut self, dir: &Path) -> Call {
@@ -102,6 +110,7 @@ impl Call {
         let cgroup = OpenOptions::new().write(true).open(&self.cgroup)?;
         let cgroup = kernel::dup_above(cgroup.as_fd(), 100)?;
         let (fds, traced) = (std::mem::take(&mut self.fds), self.traced);
+        let filter = std::mem::take(&mut self.filter);
         self.command
             .stdin(self.stdin)
             .stdout(File::create(&self.stdout)?)
@@ -112,6 +121,9 @@ impl Call {
                 kernel::write(cgroup.as_raw_fd(), b"0")?;
                 for (fd, number) in &fds {
                     kernel::dup_to(fd.as_raw_fd(), *number)?;
+                }
+                if !filter.is_empty() {
+                    kernel::filter(&filter)?;
                 }
                 if traced {
                     super::tracer::ask_to_be_traced()

@@ -21,10 +21,16 @@ pub enum Need {
     Controller(&'static str),
     /// A machine on which this controller is missing (its limits must be refused).
     NoController(&'static str),
+    /// A systemd that runs this machine, and its systemctl.
+    Systemd,
+    /// A machine without systemd.
+    NoSystemd,
     /// A program of the host.
     Program(&'static str),
     /// A kernel feature that shows as a path.
     Path(&'static str),
+    /// A kernel without such a feature.
+    NoPath(&'static str),
     /// A capability of the test program itself, by number.
     Capability(u8, &'static str),
     /// Below this contract is the stand-in named: with it the test would fail for the reason given.
@@ -162,6 +168,8 @@ impl Machine {
     /// Why a test with this need cannot run here; None where it can.
     pub fn lacks(&self, need: Need) -> Option<String> {
         let has = |name: &str| self.controllers.iter().any(|c| c == name);
+        // sd_booted(3)
+        let booted = Path::new("/run/systemd/system").is_dir();
         match need {
             Need::Controller(name) => {
                 (!has(name)).then(|| format!("no {name} controller in this cgroup2"))
@@ -169,10 +177,14 @@ impl Machine {
             Need::NoController(name) => {
                 has(name).then(|| format!("the {name} controller is there"))
             }
+            Need::Systemd => (!booted || program("systemctl").is_none())
+                .then(|| "no systemd runs this machine".to_owned()),
+            Need::NoSystemd => booted.then(|| "systemd runs this machine".to_owned()),
             Need::Program(name) => program(name)
                 .is_none()
                 .then(|| format!("no program {name}")),
             Need::Path(path) => (!Path::new(path).exists()).then(|| format!("no {path}")),
+            Need::NoPath(path) => Path::new(path).exists().then(|| format!("{path} is there")),
             Need::Capability(bit, name) => {
                 (!holds(bit)).then(|| format!("the tests run without {name}"))
             }

@@ -40,6 +40,8 @@ pub struct CreateArgs {
     pub no_new_keyring: bool,
     /// Descriptors 3..3+N are the container's too.
     pub preserve_fds: u32,
+    /// systemd makes the cgroup (a global option).
+    pub systemd_cgroup: bool,
 }
 
 /// `run`.
@@ -145,6 +147,7 @@ pub enum Verb {
     },
     Plan {
         bundle: PathBuf,
+        systemd_cgroup: bool,
     },
 }
 
@@ -154,6 +157,16 @@ impl Verb {
         match self {
             Verb::Exec(_) => 255,
             _ => 1,
+        }
+    }
+
+    /// `--systemd-cgroup`; verbs that make nothing go by the record.
+    fn let_systemd_make_the_cgroup(&mut self) {
+        match self {
+            Verb::Create(args) => args.systemd_cgroup = true,
+            Verb::Run(args) => args.create.systemd_cgroup = true,
+            Verb::Plan { systemd_cgroup, .. } => *systemd_cgroup = true,
+            _ => {}
         }
     }
 }
@@ -933,8 +946,11 @@ fn parse(args: &[OsString]) -> Result<Typed, Refused> {
     let Some((verb, options)) = matches.subcommand() else {
         return Ok(Typed::Print(command().render_help().to_string()));
     };
-    let verb = Options(options).verb(verb)?;
+    let mut verb = Options(options).verb(verb)?;
     typed.check_global(&verb)?;
+    if typed.has("systemd-cgroup") {
+        verb.let_systemd_make_the_cgroup();
+    }
     Ok(Typed::Verb(typed.root()?, verb))
 }
 
@@ -1059,6 +1075,7 @@ impl Options<'_> {
             },
             "plan" => Verb::Plan {
                 bundle: self.bundle(),
+                systemd_cgroup: false,
             },
             other => bail!("{other}: a verb without meaning"),
         })
@@ -1074,6 +1091,7 @@ impl Options<'_> {
             no_pivot: self.has("no-pivot"),
             no_new_keyring: self.has("no-new-keyring"),
             preserve_fds: self.0.get_one("preserve-fds").copied().unwrap_or(0),
+            systemd_cgroup: false,
         })
     }
 
@@ -1179,11 +1197,6 @@ impl Options<'_> {
                 "invalid value {:?} for --rootless: use true, false or auto",
                 String::from_utf8_lossy(other)
             ),
-        }
-        if makes && self.has("systemd-cgroup") {
-            bail!(
-                "--systemd-cgroup: cgroups by systemd are not supported yet: leave it out, or set the engine's cgroup driver to cgroupfs"
-            );
         }
         Ok(())
     }
@@ -1340,6 +1353,15 @@ mod tests {
                 id: id.clone(),
                 force: true
             }
+        );
+        assert_eq!(
+            verb("--systemd-cgroup create x"),
+            Verb::Create(CreateArgs {
+                bundle: ".".into(),
+                id: id.clone(),
+                systemd_cgroup: true,
+                ..CreateArgs::default()
+            })
         );
         assert_eq!(
             verb("--systemd-cgroup delete x"),
@@ -1513,11 +1535,6 @@ mod tests {
         ] {
             assert_eq!(refused(line), (status, why.to_owned()), "{line}");
         }
-        assert!(
-            refused("--systemd-cgroup run a")
-                .1
-                .starts_with("--systemd-cgroup: ")
-        );
     }
 
     #[test]

@@ -92,7 +92,27 @@ fn read(mut file: File) -> Result<Vec<u8>> {
 pub fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
     let (mut spec, warnings) = understand(text, "", mend::spec)?;
     empty_is_absent(&mut spec);
+    if is_before_1_3(spec.version()) {
+        zero_pids_are_no_limit(&mut spec);
+    }
     Ok((spec, warnings))
+}
+
+fn is_before_1_3(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) < (Some(1), Some(3))
+}
+
+/// Of `pids.limit` the specification said "default is no limit" until 1.3 made 0 a number like any
+/// other; podman before 5.4 writes 0 for `--pids-limit=-1`.
+fn zero_pids_are_no_limit(spec: &mut Spec) {
+    let linux = spec.linux_mut().as_mut();
+    let resources = linux.and_then(|linux| linux.resources_mut().as_mut());
+    if let Some(pids) = resources.and_then(|resources| resources.pids_mut().as_mut())
+        && pids.limit() == 0
+    {
+        pids.set_limit(-1);
+    }
 }
 
 /// In Go, where config.json comes from, an absent string and "" are one: a namespace whose path is
@@ -539,5 +559,24 @@ mod tests {
                 "{at}: has 16777217 bytes; more than 16777216 are refused"
             ))
         );
+    }
+
+    #[test]
+    fn no_tasks_at_all_are_a_limit_since_1_3() {
+        let limit = |version: &str| {
+            let text = json!({
+                "ociVersion": version,
+                "root": { "path": "/" },
+                "linux": { "resources": { "pids": { "limit": 0 } } },
+            });
+            let (spec, _) = parse(text.to_string().as_bytes()).unwrap();
+            let linux = spec.linux().as_ref().unwrap();
+            let resources = linux.resources().as_ref().unwrap();
+            resources.pids().as_ref().unwrap().limit()
+        };
+        assert_eq!(limit("1.0.2-dev"), -1);
+        assert_eq!(limit("1.2.1"), -1);
+        assert_eq!(limit("1.3.0"), 0);
+        assert_eq!(limit("2.0"), 0);
     }
 }

@@ -18,9 +18,11 @@ use crate::runtime::cgroup::Cgroup;
 use crate::runtime::clock;
 use crate::runtime::pid;
 pub use crate::runtime::pid::start_time;
+use crate::runtime::plan::unit::{UnitName, UnitPlan};
 use crate::runtime::plan::{Ask, Hook, Plan};
 use crate::runtime::state::{OCI_VERSION, State};
 use crate::runtime::status::Status;
+use crate::runtime::systemd::{self, Systemd};
 use crate::sys::{self, Call, file};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
@@ -81,12 +83,16 @@ pub struct Record {
     pub pid: i32,
     /// Field 22 of /proc/PID/stat: with the pid it names a process for good.
     pub start_time: u64,
-    /// Absolute path of its directory; absent where the container goes without a cgroup.
+    /// Absolute path of its directory; absent where the container goes without a cgroup, and until
+    /// systemd has made it.
     pub cgroup: Option<PathBuf>,
     /// Where the cgroup2 file system is mounted.
     pub cgroup_mount: PathBuf,
-    /// `cgroupfs`.
+    /// `cgroupfs` or `systemd`.
     pub cgroup_manager: String,
+    /// The unit that holds the cgroup, with the systemd manager.
+    #[serde(default)]
+    pub unit: Option<UnitName>,
     pub rootless: bool,
     pub no_pivot: bool,
     /// Its processes keep the session keyring of whoever made them.
@@ -108,6 +114,7 @@ impl Record {
     pub fn new(plan: &Plan, ask: &Ask) -> Record {
         let mount = &ask.host.cgroup_mount;
         let cgroup = &plan.parent.cgroup.path;
+        let unit = plan.parent.unit.as_ref().map(UnitPlan::kept);
         Record {
             schema: Self::SCHEMA,
             oci_version: OCI_VERSION.to_owned(),
@@ -125,9 +132,16 @@ impl Record {
             phase: Phase::Creating,
             pid: 0,
             start_time: 0,
-            cgroup: Some(mount.join(cgroup.strip_prefix("/").unwrap_or(cgroup))),
+            cgroup: match &unit {
+                None => Some(mount.join(cgroup.strip_prefix("/").unwrap_or(cgroup))),
+                Some(_) => None,
+            },
             cgroup_mount: mount.clone(),
-            cgroup_manager: "cgroupfs".to_owned(),
+            cgroup_manager: match &unit {
+                None => "cgroupfs".to_owned(),
+                Some(_) => "systemd".to_owned(),
+            },
+            unit,
             rootless: ask.host.rootless,
             no_pivot: ask.no_pivot,
             no_new_keyring: ask.no_new_keyring,
@@ -693,9 +707,15 @@ impl Container {
         if let Some(opened) = self.cgroup.get() {
             return Ok(opened.as_ref());
         }
-        let opened = match &self.record.cgroup {
-            Some(path) => Cgroup::open(path)?,
-            None => None,
+        let record = &self.record;
+        let opened = match (&record.cgroup, &record.unit) {
+            (Some(path), _) => Cgroup::open(path)?,
+            // Its maker is at work, or was killed, between the order and the answer.
+            (None, Some(unit)) => match Systemd::connect(unit.manager)?.cgroup_of(&unit.name)? {
+                Some(inner) => Cgroup::open_below(&record.cgroup_mount, &inner)?,
+                None => None,
+            },
+            (None, None) => None,
         };
         Ok(self.cgroup.get_or_init(|| opened).as_ref())
     }
@@ -741,6 +761,20 @@ impl Container {
         }
     }
 
+    /// Gives its cgroup back, after the end of init, with all that is still in it.
+    pub fn leave_cgroup(&self) -> Result<()> {
+        let cgroup = self.cgroup()?;
+        if let Some(cgroup) = cgroup
+            && self.may_leave_processes()
+        {
+            cgroup.kill()?;
+        }
+        if let Some(unit) = &self.record.unit {
+            systemd::end(unit)?;
+        }
+        cgroup.map_or(Ok(()), Cgroup::remove)
+    }
+
     /// Can processes be left in its cgroup after init has ended?
     pub fn may_leave_processes(&self) -> bool {
         self.orphan || !self.record.pid_namespace
@@ -775,6 +809,7 @@ impl Record {
             cgroup: Some("/sys/fs/cgroup/web".into()),
             cgroup_mount: "/sys/fs/cgroup".into(),
             cgroup_manager: "cgroupfs".into(),
+            unit: None,
             rootless: false,
             no_pivot: false,
             no_new_keyring: false,

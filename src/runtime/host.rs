@@ -7,7 +7,6 @@ use crate::runtime::container::Record;
 use crate::runtime::plan::{Ask, Host};
 use crate::sys;
 use anyhow::{Context, Result};
-use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{getegid, geteuid};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -25,6 +24,7 @@ impl CreateArgs {
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             preserve_fds: self.preserve_fds.saturating_add(listen_fds.unwrap_or(0)),
+            systemd_cgroup: self.systemd_cgroup,
             listen_fds,
             host: facts()?,
         })
@@ -64,12 +64,6 @@ pub fn shares_user_namespace(pid: i32) -> Result<bool> {
         Ok::<_, anyhow::Error>((stat.dev(), stat.ino()))
     };
     Ok(of("self")? == of(&pid.to_string())?)
-}
-
-/// SELinux is in force: its file system is mounted.
-pub fn has_selinux() -> bool {
-    const SELINUX_MAGIC: FsType = FsType(0xf97c_ff8c);
-    statfs("/sys/fs/selinux").is_ok_and(|stat| stat.filesystem_type() == SELINUX_MAGIC)
 }
 
 /// The descriptors that socket activation passes to process `me` (sd_listen_fds(3)).

@@ -57,7 +57,7 @@ pub fn check_process(process: &Process, spec: &Spec, ask: &Ask) -> Result<Vec<St
 
 type Check = fn(&Document, &mut Findings);
 
-const CHECKS: [Check; 26] = [
+const CHECKS: [Check; 27] = [
     not_built_yet,    // issue 2, section 3: never silently ignored
     root,             // config.md#root
     process,          // config.md#process
@@ -65,6 +65,7 @@ const CHECKS: [Check; 26] = [
     names,            // config.md#hostname, config.md#domainname
     mounts,           // config.md#mounts
     mounts_over_proc, // CVE-2019-16884
+    mounts_id_maps,   // config.md#mounts
     hooks,            // config.md#posix-platform-hooks
     capabilities,     // capset(2)
     host_mounts,      // config-linux.md#namespaces
@@ -181,55 +182,8 @@ impl Findings {
 // What this version cannot do
 
 fn not_built_yet(d: &Document, found: &mut Findings) {
-    let text = |value: Option<&Option<String>>| {
-        value.is_some_and(|v| v.as_deref().is_some_and(|v| !v.is_empty()))
-    };
-    let asked = [
-        (
-            "process.apparmorProfile",
-            text(d.process.map(|p| p.apparmor_profile())),
-        ),
-        (
-            "process.selinuxLabel",
-            text(d.process.map(|p| p.selinux_label())),
-        ),
-        ("linux.mountLabel", text(d.linux.map(|l| l.mount_label()))),
-        (
-            "linux.seccomp.listenerPath",
-            d.linux
-                .and_then(|l| l.seccomp().as_ref())
-                .is_some_and(|s| s.listener_path().is_some()),
-        ),
-        (
-            "linux.intelRdt",
-            d.linux.is_some_and(|l| l.intel_rdt().is_some()),
-        ),
-    ];
-    for (field, asked) in asked {
-        if asked {
-            found.refuse(field, "not supported by this version");
-        }
-    }
-    for (i, mount) in d.mounts().iter().enumerate() {
-        for (j, option) in list(mount.options().as_ref()).iter().enumerate() {
-            if matches!(option.as_str(), "idmap" | "ridmap") {
-                found.refuse(
-                    format_args!("mounts[{i}].options[{j}]"),
-                    format_args!("{option} is not supported by this version"),
-                );
-            }
-        }
-        for (name, maps) in [
-            ("uidMappings", mount.uid_mappings()),
-            ("gidMappings", mount.gid_mappings()),
-        ] {
-            if !list(maps.as_ref()).is_empty() {
-                found.refuse(
-                    format_args!("mounts[{i}].{name}"),
-                    "not supported by this version",
-                );
-            }
-        }
+    if d.linux.is_some_and(|l| l.intel_rdt().is_some()) {
+        found.refuse("linux.intelRdt", "not supported by this version");
     }
 }
 
@@ -274,6 +228,12 @@ fn process_alone(process: &Process, found: &mut Findings) {
         );
     }
     found.no_nul("process.cwd", cwd.as_os_str().as_bytes());
+    for (field, label) in [
+        ("process.apparmorProfile", process.apparmor_profile()),
+        ("process.selinuxLabel", process.selinux_label()),
+    ] {
+        found.no_nul(field, label.as_deref().unwrap_or_default());
+    }
     for (i, variable) in list(process.env().as_ref()).iter().enumerate() {
         let field = format_args!("process.env[{i}]");
         match variable.find('=') {
@@ -697,6 +657,53 @@ fn one_hook(field: &str, hook: &Hook, found: &mut Findings) {
     }
 }
 
+/// With mappings of their own id-mapped mounts need no user namespace of the container's.
+fn mounts_id_maps(d: &Document, found: &mut Findings) {
+    for (i, mount) in d.mounts().iter().enumerate() {
+        let (uids, gids) = (
+            list(mount.uid_mappings().as_ref()),
+            list(mount.gid_mappings().as_ref()),
+        );
+        let options = list(mount.options().as_ref());
+        let option = options.iter().position(|o| o == "idmap" || o == "ridmap");
+        let field = match option {
+            Some(j) => format!("mounts[{i}].options[{j}] {:?}", options[j]),
+            None if !uids.is_empty() => format!("mounts[{i}].uidMappings"),
+            None if !gids.is_empty() => format!("mounts[{i}].gidMappings"),
+            None => continue,
+        };
+        if d.ask.host.rootless {
+            // mount_setattr(2): it takes the power over the file system.
+            found.refuse(
+                &field,
+                "id-mapped mounts are not possible for rootless containers",
+            );
+        }
+        if uids.is_empty() && gids.is_empty() && d.namespace(Kind::User).is_none() {
+            found.refuse(
+                &field,
+                format_args!(
+                    "without uidMappings and gidMappings of its own the mount takes those of the \
+                     container's user namespace, and it has none"
+                ),
+            );
+        }
+        for (name, own, other) in [("uid", uids, gids), ("gid", gids, uids)] {
+            let field = format!("mounts[{i}].{name}Mappings");
+            if own.is_empty() && !other.is_empty() {
+                found.refuse(&field, "is missing: both or none of the mappings");
+            }
+            all_maps(&field, own, found);
+        }
+        if option.is_none() && mount.typ().as_deref() != Some("bind") {
+            let bind = |o: &String| matches!(o.as_str(), "bind" | "rbind");
+            if !options.iter().any(bind) {
+                found.refuse(&field, "only bind mounts can be id-mapped");
+            }
+        }
+    }
+}
+
 // ---------------------------------------------------------------------------------------------
 // Namespaces
 
@@ -763,22 +770,20 @@ fn id_mappings(d: &Document, found: &mut Findings) {
             ),
             _ => {}
         }
-        // user_namespaces(7): the kernel's limit since 4.15.
-        if maps.len() > 340 {
-            found.refuse(
-                field,
-                format_args!("has {} entries; the kernel takes 340", maps.len()),
-            );
-            continue;
-        }
-        for (i, map) in maps.iter().enumerate() {
-            one_map(
-                &format!("linux.{name}Mappings[{i}]"),
-                map,
-                &maps[..i],
-                found,
-            );
-        }
+        all_maps(&field.to_string(), maps, found);
+    }
+}
+
+fn all_maps(field: &str, maps: &[LinuxIdMapping], found: &mut Findings) {
+    // user_namespaces(7): the kernel's limit since 4.15.
+    if maps.len() > 340 {
+        return found.refuse(
+            field,
+            format_args!("has {} entries; the kernel takes 340", maps.len()),
+        );
+    }
+    for (i, map) in maps.iter().enumerate() {
+        one_map(&format!("{field}[{i}]"), map, &maps[..i], found);
     }
 }
 
@@ -933,6 +938,8 @@ fn cgroups_path(d: &Document, found: &mut Findings) {
         }
         found.no_nul("linux.cgroupsPath", path.as_os_str().as_bytes());
     }
+    let label = d.linux.and_then(|l| l.mount_label().as_deref());
+    found.no_nul("linux.mountLabel", label.unwrap_or_default());
 }
 
 /// Kernel parameters that belong to the ipc namespace (ipc_namespaces(7)), beside `fs/mqueue/`.
@@ -1143,6 +1150,7 @@ mod tests {
             no_pivot: false,
             no_new_keyring: false,
             preserve_fds: 0,
+            systemd_cgroup: false,
             listen_fds: None,
             host: Host {
                 euid: 0,
@@ -1529,36 +1537,9 @@ mod tests {
 
     #[test]
     fn what_this_version_lacks_is_refused_by_name() {
-        let maps = json!([{ "containerID": 0, "hostID": 1, "size": 1 }]);
-        let mapped = json!({ "destination": "/x", "type": "bind", "source": "/y", "options": ["ridmap"], "uidMappings": maps });
-        let all = with(&[
-            ("/process/apparmorProfile", json!("a")),
-            ("/process/selinuxLabel", json!("a")),
-            ("/linux/mountLabel", json!("a")),
-            (
-                "/linux/seccomp",
-                json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s" }),
-            ),
-            ("/linux/intelRdt", json!({})),
-            ("/mounts/+", mapped),
-        ]);
-        let said = [
-            "process.apparmorProfile: not supported by this version",
-            "process.selinuxLabel: not supported by this version",
-            "linux.mountLabel: not supported by this version",
-            "linux.seccomp.listenerPath: not supported by this version",
-            "linux.intelRdt: not supported by this version",
-            "mounts[7].options[0]: ridmap is not supported by this version",
-            "mounts[7].uidMappings: not supported by this version",
-        ];
-        assert_eq!(all, Err(said.join("; ")));
-        let empty = json!("");
-        let none = with(&[
-            ("/process/apparmorProfile", empty.clone()),
-            ("/process/selinuxLabel", empty.clone()),
-            ("/linux/mountLabel", empty),
-        ]);
-        assert_eq!(none, Ok(vec![]));
+        let all = with(&[("/linux/intelRdt", json!({}))]);
+        let said = "linux.intelRdt: not supported by this version";
+        assert_eq!(all, Err(said.to_owned()));
     }
 
     #[test]
@@ -1701,6 +1682,51 @@ mod tests {
             ]),
             Err("linux.uidMappings: has 100000 entries; the kernel takes 340".to_owned())
         );
+    }
+
+    #[test]
+    fn mounts_are_id_mapped_by_both_maps_or_the_containers() {
+        let bind = |more: Value| {
+            let mut mount = json!({ "destination": "/x", "type": "bind", "source": "/y" });
+            mount
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            ("/mounts/+", mount)
+        };
+        let line = |size: u32| json!([{ "containerID": 0, "hostID": 0, "size": size }]);
+        let maps = line(9);
+        let both = json!({ "uidMappings": maps, "gidMappings": maps });
+        assert_eq!(with(&[bind(both.clone())]), Ok(vec![]));
+        let mut ridmap = both.clone();
+        ridmap["options"] = json!(["rbind", "ridmap"]);
+        assert_eq!(with(&[bind(ridmap)]), Ok(vec![]));
+        let idmap = bind(json!({ "options": ["idmap"] }));
+        let user = (
+            "/linux/namespaces/+",
+            json!({ "type": "user", "path": "/u" }),
+        );
+        assert_eq!(with(&[idmap.clone(), user]), Ok(vec![]));
+        for (mount, said) in [
+            (
+                idmap,
+                r#"mounts[7].options[0] "idmap": without uidMappings and gidMappings of its own the mount takes those of the container's user namespace, and it has none"#,
+            ),
+            (
+                bind(json!({ "uidMappings": maps })),
+                "mounts[7].gidMappings: is missing: both or none of the mappings",
+            ),
+            (
+                bind(json!({ "uidMappings": maps, "gidMappings": line(0) })),
+                "mounts[7].gidMappings[0].size: must not be 0",
+            ),
+            (
+                bind(json!({ "type": "tmpfs", "uidMappings": maps, "gidMappings": maps })),
+                "mounts[7].uidMappings: only bind mounts can be id-mapped",
+            ),
+        ] {
+            assert_eq!(with(&[mount]), Err(said.to_owned()));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::runtime::cli::{CreateArgs, Global};
 use crate::runtime::container::{Claim, Record};
 use crate::runtime::parent::{self, Begin, Made, Order, terminal};
 use crate::runtime::plan::{Ask, Plan};
-use crate::runtime::{config, log, plan, validate};
+use crate::runtime::{config, log, lsm, plan, validate};
 use crate::sys;
 use anyhow::{Context, Result, bail};
 use nix::unistd::Pid;
@@ -40,6 +40,9 @@ pub fn draw(args: &CreateArgs) -> Result<Drawn> {
     guard_descriptors(ask.preserve_fds)?;
     let odd = validate::check(&loaded.spec, &ask).context("config.json")?;
     let mut plan = plan::draw(&loaded.spec, &ask)?;
+    let rootfs = plan.init.rootfs.as_ref();
+    let mount_label = rootfs.and_then(|rootfs| rootfs.mount_label.as_deref());
+    lsm::require(&plan.init.process, mount_label)?;
     plan.warnings.extend(loaded.warnings);
     plan.warnings.extend(odd);
     log::warn_all(&plan.warnings);

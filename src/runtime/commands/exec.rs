@@ -8,7 +8,7 @@ use crate::runtime::parent::foreground::Signals;
 use crate::runtime::plan::Ask;
 use crate::runtime::plan::exec::{self, ExecPlan};
 use crate::runtime::status::{Act, Answer, ask};
-use crate::runtime::{config, host, log, validate};
+use crate::runtime::{config, host, log, lsm, validate};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec};
@@ -42,9 +42,9 @@ pub fn exec(global: &Global, args: &ExecArgs) -> Result<i32> {
     let order = Order {
         plan: &plan,
         init: init.as_fd(),
-        pid: container.record.pid,
+        record: &container.record,
+        status,
         cgroup: place(&container, &args.cgroups)?,
-        rootless: container.record.rootless,
     };
     container.still_there()?;
     let made = enter::enter(&order).context("unable to start container process")?;
@@ -74,6 +74,8 @@ fn draw(container: &Container, args: &ExecArgs) -> Result<ExecPlan> {
         bundle: record.bundle.clone(),
         no_pivot: record.no_pivot,
         no_new_keyring: record.no_new_keyring,
+        // Whoever made the cgroup: it is there.
+        systemd_cgroup: false,
         preserve_fds: args.preserve_fds,
         // The caller's activated sockets are for the container's first process.
         listen_fds: None,
@@ -81,21 +83,11 @@ fn draw(container: &Container, args: &ExecArgs) -> Result<ExecPlan> {
     };
     create::guard_descriptors(ask.preserve_fds)?;
     warnings.extend(validate::check_process(&process, &spec, &ask)?);
-    if process
-        .selinux_label()
-        .as_deref()
-        .is_some_and(|l| !l.is_empty())
-        && !host::has_selinux()
-    {
-        bail!(
-            "process.selinuxLabel: selinux label is specified in process, but selinux is disabled \
-             or not supported"
-        );
-    }
     let linux = spec.linux().as_ref();
     let inside =
         linux.is_some_and(exec::joins_user_namespace) && host::shares_user_namespace(record.pid)?;
     let mut plan = exec::draw(&spec, &process, &ask, inside)?;
+    lsm::require(&plan.plan.init.process, None)?;
     warnings.append(&mut plan.plan.warnings);
     log::warn_all(&warnings);
     Ok(plan)

@@ -48,7 +48,10 @@ pub fn perform(global: &Global, verb: &Verb) -> Result<i32> {
             stats,
         } => events::events(global, id, *interval, *stats)?,
         Verb::Spec { bundle } => spec::spec(bundle)?,
-        Verb::Plan { bundle } => plan::plan(bundle)?,
+        Verb::Plan {
+            bundle,
+            systemd_cgroup,
+        } => plan::plan(bundle, *systemd_cgroup)?,
     }
     Ok(0)
 }

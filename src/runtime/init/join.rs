@@ -2,6 +2,7 @@
 //! root.
 
 use super::Running;
+use crate::runtime::cgroup;
 use crate::runtime::plan::{InitPlan, Join};
 use crate::sys::{self, Call};
 use anyhow::{Context, Result};
@@ -10,6 +11,7 @@ use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 /// Enters the namespaces of the plan, in its order. All are opened first: after the mount
 /// namespace is entered, the paths mean something else.
@@ -53,6 +55,19 @@ fn in_words(join: &Join) -> String {
     )
 }
 
+/// New namespaces (`kinds`: CLONE_NEW*), of the present user namespace.
+pub fn unshare(kinds: u64) -> Result<()> {
+    nix::sched::unshare(CloneFlags::from_bits_retain(kinds as i32))
+        .call("unshare", || format!("{kinds:#x}"))
+        .context("linux.namespaces")
+}
+
+/// Where systemd has put this process, as a directory below the cgroup2 mount.
+pub fn own_cgroup(mount: &Path) -> Result<PathBuf> {
+    let inner = cgroup::own()?;
+    Ok(mount.join(inner.strip_prefix("/").unwrap_or(&inner)))
+}
+
 /// Root of the user namespace, new (its maps are written) or joined.
 pub fn become_its_root(plan: &InitPlan) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
@@ -62,7 +77,8 @@ pub fn become_its_root(plan: &InitPlan) -> Result<()> {
     nix::unistd::setresgid(gid, gid, gid)
         .call("setresgid", || "0".to_owned())
         .context("become root of the user namespace (is container id 0 in linux.gidMappings?)")?;
-    if plan.process.groups.is_some() {
+    // Of a joined one the caller's groups were given up before.
+    if plan.new_user_namespace && plan.process.groups.is_some() {
         nix::unistd::setgroups(&[]).call("setgroups", || "none".to_owned())?;
     }
     Ok(())

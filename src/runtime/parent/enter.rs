@@ -2,9 +2,13 @@
 //! namespace, of a process that enters the rest itself.
 
 use crate::runtime::cgroup::Cgroup;
-use crate::runtime::handshake::{self, FromInit, ParentEnd};
+use crate::runtime::container::Record;
+use crate::runtime::handshake::{self, FromInit, FromParent, ParentEnd};
 use crate::runtime::init;
+use crate::runtime::parent::listener;
 use crate::runtime::plan::exec::ExecPlan;
+use crate::runtime::state::State;
+use crate::runtime::status::Status;
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
@@ -19,11 +23,9 @@ pub struct Order<'a> {
     pub plan: &'a ExecPlan,
     /// The container's init, known to be itself: by this, and not by paths, all is entered.
     pub init: BorrowedFd<'a>,
-    /// Its number, for what only /proc tells of it.
-    pub pid: i32,
+    pub record: &'a Record,
+    pub status: Status,
     pub cgroup: Option<Place<'a>>,
-    /// The caller is an ordinary user, who may have no right to the cgroup.
-    pub rootless: bool,
 }
 
 /// The cgroup of the new process.
@@ -58,6 +60,17 @@ pub fn enter(order: &Order) -> Result<Entered> {
     let failed = loop {
         match end.hear() {
             Ok(Some(FromInit::Console(fd))) => master = Some(fd),
+            // Only with a seccomp agent: the listener is gone with exec.
+            Ok(Some(FromInit::Listener(number))) => {
+                if let Err(e) = hand_over(order, pid, pidfd.as_fd(), number) {
+                    break e;
+                }
+            }
+            Ok(Some(FromInit::Ready)) => {
+                if let Err(e) = end.tell(FromParent::Start) {
+                    break e;
+                }
+            }
             Ok(Some(FromInit::Failed(why))) => break anyhow!(why),
             Ok(Some(other)) => break anyhow!("the process said {other:?} instead of starting"),
             // Exec has closed its end. Death closes it too, and its status tells: it is not ours to
@@ -70,6 +83,14 @@ pub fn enter(order: &Order) -> Result<Entered> {
     Err(failed)
 }
 
+fn hand_over(order: &Order, pid: Pid, pidfd: BorrowedFd, number: i32) -> Result<()> {
+    let seccomp = order.plan.plan.init.seccomp.as_ref();
+    let notify = seccomp.and_then(|seccomp| seccomp.notify.as_ref());
+    let notify = notify.context("the process has a seccomp listener that nobody asked for")?;
+    let state = State::of(order.record, order.status);
+    listener::hand_over(notify, pidfd, number, pid.as_raw(), &state)
+}
+
 /// Clones; the child never returns from here.
 fn spawn(order: &Order) -> Result<(ParentEnd, Pid, OwnedFd)> {
     let ExecPlan {
@@ -79,7 +100,7 @@ fn spawn(order: &Order) -> Result<(ParentEnd, Pid, OwnedFd)> {
         chroot,
     } = order.plan;
     let root = match chroot {
-        true => Some(root_of(order.pid)?),
+        true => Some(root_of(order.record.pid)?),
         false => None,
     };
     let ignored_signals = sys::process::ignored_signals();
@@ -104,10 +125,19 @@ fn spawn(order: &Order) -> Result<(ParentEnd, Pid, OwnedFd)> {
             init::run(init::Ask {
                 plan,
                 end: init_end,
-                start: init::Start::AtOnce,
+                start: match plan
+                    .init
+                    .seccomp
+                    .as_ref()
+                    .is_some_and(|s| s.notify.is_some())
+                {
+                    true => init::Start::Handshake,
+                    false => init::Start::AtOnce,
+                },
                 ignored_signals,
                 sources: Vec::new(),
                 cgroup: None,
+                cgroup_mount: &order.record.cgroup_mount,
                 running: Some(init::Running {
                     init: order.init,
                     root,
@@ -139,7 +169,7 @@ fn clone_into_cgroup(order: &Order) -> Result<Cloned> {
             // cgroups(7), no internal processes: a container that manages cgroups itself has moved
             // its init into one below.
             Err(e) if e.errno == Errno::EBUSY => {
-                let dir = cgroup_of(order.pid, cgroup, mount)?;
+                let dir = cgroup_of(order.record.pid, cgroup, mount)?;
                 return Ok(clone(Some(dir.dir()))?);
             }
             Err(e) => e,
@@ -148,7 +178,7 @@ fn clone_into_cgroup(order: &Order) -> Result<Cloned> {
     };
     match refused.errno {
         // As runc: an ordinary user's container goes without limits where it must.
-        Errno::EACCES | Errno::EPERM if order.rootless => Ok(clone(None)?),
+        Errno::EACCES | Errno::EPERM if order.record.rootless => Ok(clone(None)?),
         _ => Err(refused).context("the container's cgroup"),
     }
 }

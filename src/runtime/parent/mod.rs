@@ -7,10 +7,12 @@
 pub mod enter;
 pub mod foreground;
 pub mod ids;
+pub mod listener;
 pub mod netdev;
 pub mod seal;
 pub mod spawn;
 pub mod terminal;
+pub mod trees;
 
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::container::{Claim, Phase, Record};
@@ -18,6 +20,8 @@ use crate::runtime::handshake::{self, FromInit, FromParent, ParentEnd};
 use crate::runtime::hooks;
 use crate::runtime::init;
 use crate::runtime::plan::{CloneRoute, Plan, Rlimit};
+use crate::runtime::state::State;
+use crate::runtime::systemd::{self, Systemd};
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::OFlag;
@@ -105,6 +109,7 @@ impl Made {
             record: self.record,
             init: Some((self.pid, self.pidfd)),
             cgroup: self.cgroup,
+            systemd: None,
         }
         .undo(plan);
     }
@@ -116,6 +121,9 @@ impl Made {
                 // Without a pid namespace of its own, others may have outlived it.
                 cgroup.kill()?;
             }
+            if let Some(unit) = &self.record.unit {
+                systemd::end(unit)?;
+            }
             cgroup.remove()?;
         }
         let state = self.record.hook_state(0, "stopped");
@@ -126,7 +134,7 @@ impl Made {
     /// Starts it, and waits until it has executed.
     pub fn start(&self) -> Result<()> {
         if !self.told {
-            self.end.tell(FromParent::Go)?;
+            self.end.tell(FromParent::Start)?;
         }
         match self.end.hear()? {
             None => Ok(()),
@@ -141,7 +149,10 @@ struct Effects {
     claim: Claim,
     record: Record,
     init: Option<(Pid, OwnedFd)>,
+    /// With systemd: there is a unit as well.
     cgroup: Option<Cgroup>,
+    /// The conversation in which the unit is made.
+    systemd: Option<Systemd>,
 }
 
 impl Effects {
@@ -151,6 +162,7 @@ impl Effects {
             record,
             init: None,
             cgroup: None,
+            systemd: None,
         }
     }
 
@@ -162,25 +174,26 @@ impl Effects {
         cgroup_mount: &Path,
         begin: Begin,
     ) -> Result<(ParentEnd, Option<OwnedFd>, bool)> {
-        Cgroup::refuse_used(cgroup_mount, &plan.parent.cgroup)
+        self.refuse_used(plan, cgroup_mount)
             .or_else(|e| self.claim.refuse_taken().and(Err(e)))?;
         // Before anything is made, so that `delete --force` can clean up after a runtime that was
         // killed here; and only of a cgroup that is ours to kill.
         self.record.phase = Phase::Creating;
         self.claim.save(&self.record)?;
-        self.cgroup = Some(Cgroup::create(cgroup_mount, &plan.parent.cgroup)?);
+        if plan.parent.unit.is_none() {
+            self.cgroup = Some(Cgroup::create(cgroup_mount, &plan.parent.cgroup)?);
+        }
         let end = self.spawn(plan, begin == Begin::ByFifo)?;
         if plan.parent.clone.route == CloneRoute::Direct {
-            self.map_ids(plan, &end)?;
-            self.furnish(plan)?;
+            self.welcome(plan, &end)?;
         }
         // Here because init does not wait for it.
         self.claim.save_config(config)?;
         let mut told = false;
-        if begin == Begin::AtOnce && answers_nothing_but_ready(plan) {
+        if begin == Begin::AtOnce && may_start_when_ready(plan) {
             self.record_made()?;
             // An init that is gone has said why; we hear it below.
-            told = end.tell(FromParent::Go).is_ok();
+            told = end.tell(FromParent::Start).is_ok();
         }
         let master = self.serve(plan, &end)?;
         if !told {
@@ -226,6 +239,7 @@ impl Effects {
                     sources,
                     cgroup: cgroup.map(|c| c.path()),
                     running: None,
+                    cgroup_mount: &self.record.cgroup_mount,
                     state: &|pid, status| self.record.hook_state(pid, status),
                 })
             }
@@ -234,6 +248,43 @@ impl Effects {
                 Ok(parent_end)
             }
         }
+    }
+
+    /// Two containers must not share a cgroup.
+    fn refuse_used(&mut self, plan: &Plan, cgroup_mount: &Path) -> Result<()> {
+        let Some(unit) = &plan.parent.unit else {
+            return Cgroup::refuse_used(cgroup_mount, &plan.parent.cgroup);
+        };
+        let mut systemd = Systemd::connect(unit.manager)?;
+        systemd.refuse_used(unit)?;
+        self.systemd = Some(systemd);
+        Ok(())
+    }
+
+    /// What init must have from the parent, as soon as there is an init.
+    fn welcome(&mut self, plan: &Plan, end: &ParentEnd) -> Result<()> {
+        self.place(plan, end)?;
+        self.map_ids(plan, end)?;
+        self.furnish(plan)
+    }
+
+    /// With systemd: a scope begins with a process, so init comes first and is moved. That waits
+    /// for an RCU grace period, which is systemd's price.
+    fn place(&mut self, plan: &Plan, end: &ParentEnd) -> Result<()> {
+        let Some(unit) = &plan.parent.unit else {
+            return Ok(());
+        };
+        let (pid, _) = self.init()?;
+        let systemd = self.systemd.as_mut().context("no systemd to ask")?;
+        let inner = systemd.start(unit, pid)?;
+        self.systemd = None;
+        let cgroup = Cgroup::adopt(&self.record.cgroup_mount, &inner)
+            .inspect_err(|_| drop(systemd::end(&unit.kept())))?;
+        self.record.cgroup = Some(cgroup.path().to_owned());
+        self.cgroup = Some(cgroup);
+        // Other commands find the cgroup from here on.
+        self.claim.save(&self.record)?;
+        end.tell(FromParent::Placed)
     }
 
     fn map_ids(&self, plan: &Plan, end: &ParentEnd) -> Result<()> {
@@ -277,8 +328,11 @@ impl Effects {
             match end.hear()? {
                 Some(FromInit::Child { pidfd }) => {
                     self.adopt(pidfd)?;
-                    self.map_ids(plan, end)?;
-                    self.furnish(plan)?;
+                    self.welcome(plan, end)?;
+                }
+                Some(FromInit::Trees(which)) => {
+                    let (pid, _) = self.init()?;
+                    trees::give(pid, plan, &which, end)?;
                 }
                 Some(FromInit::Hooks) => {
                     let (pid, _) = self.init()?;
@@ -289,11 +343,22 @@ impl Effects {
                     end.tell(FromParent::Go)?;
                 }
                 Some(FromInit::Console(fd)) => master = Some(fd),
+                Some(FromInit::Listener(number)) => self.hand_over(plan, number)?,
                 Some(FromInit::Ready) => return Ok(master),
                 Some(FromInit::Failed(why)) => bail!(why),
-                None => return Err(self.why_init_died()),
+                None => return Err(self.why_init_died(plan)),
             }
         }
+    }
+
+    /// The agent gets the seccomp listener that init holds as its descriptor `number`.
+    fn hand_over(&self, plan: &Plan, number: i32) -> Result<()> {
+        let seccomp = plan.init.seccomp.as_ref();
+        let notify = seccomp.and_then(|seccomp| seccomp.notify.as_ref());
+        let notify = notify.context("init has a seccomp listener that nobody asked for")?;
+        let (pid, pidfd) = self.init()?;
+        let state = State::new(&self.record, pid.as_raw(), "creating");
+        listener::hand_over(notify, pidfd.as_fd(), number, pid.as_raw(), &state)
     }
 
     /// The joiner's child takes its place; the joiner has nothing left to do but end.
@@ -305,7 +370,7 @@ impl Effects {
         Ok(())
     }
 
-    fn why_init_died(&self) -> anyhow::Error {
+    fn why_init_died(&self, plan: &Plan) -> anyhow::Error {
         let how = match self
             .init()
             .map(|(pid, _)| nix::sys::wait::waitpid(pid, None))
@@ -314,10 +379,13 @@ impl Effects {
             Ok(Ok(WaitStatus::Exited(_, code))) => format!("exited with status {code}"),
             _ => "ended".to_owned(),
         };
-        let killed_for_memory = self
-            .cgroup
-            .as_ref()
-            .is_some_and(|c| c.oom_kills().is_some_and(|n| n > 0));
+        let writes = &plan.parent.cgroup.writes;
+        let oom_kills = self.cgroup.as_ref().and_then(Cgroup::oom_kills);
+        let killed_for_memory = match oom_kills {
+            Some(kills) => kills > 0,
+            // systemd removes an empty scope, and its counts with it.
+            None => how.contains("SIGKILL") && writes.iter().any(|w| w.file == "memory.max"),
+        };
         match killed_for_memory {
             true => anyhow!(
                 "the container's first process was killed for want of memory before it was ready: \
@@ -338,6 +406,9 @@ impl Effects {
             let _ = nix::sys::wait::waitpid(pid, Some(WaitPidFlag::__WALL));
         }
         if let Some(cgroup) = self.cgroup.take() {
+            if let Some(unit) = &self.record.unit {
+                let _ = systemd::end(unit);
+            }
             let _ = cgroup.undo();
         }
         // runtime-spec runtime.md#lifecycle: after a failed create, destroyed; then poststop.
@@ -347,12 +418,15 @@ impl Effects {
     }
 }
 
-/// The parent's part is done before init is ready: no message of init but the last wants an answer.
-fn answers_nothing_but_ready(plan: &Plan) -> bool {
+/// Nothing is left that changes the record, or that must see a container still in the making. (A
+/// seccomp listener must be fetched before exec closes it.)
+fn may_start_when_ready(plan: &Plan) -> bool {
     let parent = &plan.parent;
+    let seccomp = plan.init.seccomp.as_ref();
     parent.clone.route == CloneRoute::Direct
         && parent.prestart.is_empty()
         && parent.create_runtime.is_empty()
+        && seccomp.is_none_or(|seccomp| seccomp.notify.is_none())
 }
 
 /// Init sets its limits itself, but root of a user namespace may not raise a hard one

@@ -34,6 +34,11 @@ pub fn spawn(plan: &ParentPlan, cgroup: Option<BorrowedFd>) -> Result<Cloned> {
                 "{e}: the container's cgroup has controllers enabled for cgroups below it, so no \
                  process may be in it (cgroups(7), no internal processes)"
             ),
+            (nix::errno::Errno::EOPNOTSUPP, Some(_)) => anyhow::anyhow!(
+                "{e}: the container's cgroup is threaded, or lies below one that is (cgroup.type), and \
+                 only single threads may be there (cgroups(7), thread mode): give another \
+                 linux.cgroupsPath"
+            ),
             _ => e.into(),
         })
         .context("make the container's first process")?;

@@ -200,6 +200,7 @@ mod tests {
             no_pivot: false,
             no_new_keyring: false,
             preserve_fds: 0,
+            systemd_cgroup: false,
             listen_fds: None,
             host: Host {
                 euid: 0,

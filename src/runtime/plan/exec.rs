@@ -92,9 +92,6 @@ pub fn draw(
 
     let (mut who, more) = process_in(linux, process, ask)?;
     warnings.extend(more);
-    let named = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    who.apparmor = named(process.apparmor_profile());
-    who.selinux = named(process.selinux_label());
     if let Some(affinity) = process.exec_cpu_affinity() {
         let mask = |list: &Option<String>, field: &str| {
             let list = list.as_deref().filter(|list| !list.trim().is_empty());
@@ -181,8 +178,8 @@ mod tests {
         assert!(init.process.no_new_privileges);
         assert_eq!(drawn.initial_processors, None);
         assert_eq!(init.process.processors, Some(vec![2]));
-        assert_eq!(init.process.apparmor.as_deref(), Some("a"));
-        assert_eq!(init.process.selinux.as_deref(), Some("b"));
+        assert_eq!(init.process.apparmor_profile.as_deref(), Some("a"));
+        assert_eq!(init.process.selinux_label.as_deref(), Some("b"));
     }
 
     #[test]

@@ -38,8 +38,14 @@ pub fn draw(linux: &Linux, ask: &Ask, parent: &mut ParentPlan, init: &mut InitPl
             false => CloneRoute::Direct,
         };
     if init.new_user_namespace {
-        parent.uid_map = map(linux.uid_mappings());
-        parent.gid_map = map(linux.gid_mappings());
+        parent.uid_map = id_map(linux.uid_mappings());
+        parent.gid_map = id_map(linux.gid_mappings());
+    }
+    if init.in_user_namespace {
+        // The root of its mqueue file system belongs to whoever makes it (ipc/mqueue.c): made by
+        // clone3(2), that would be the caller's user, who is nobody in there.
+        init.unshare = parent.clone.new & LinuxNamespaceType::Ipc as u64;
+        parent.clone.new &= !init.unshare;
     }
     if new(LinuxNamespaceType::Time) {
         parent.time_offsets = time_offsets(linux);
@@ -68,6 +74,12 @@ pub fn joins_user_namespace(linux: &Linux) -> bool {
 /// A cgroup namespace of its own, new or joined.
 pub fn has_cgroup_namespace(linux: &Linux) -> bool {
     has(linux, LinuxNamespaceType::Cgroup)
+}
+
+/// A new cgroup namespace.
+pub fn makes_cgroup_namespace(linux: &Linux) -> bool {
+    let all = linux.namespaces().as_deref().unwrap_or_default();
+    wanted(all, LinuxNamespaceType::Cgroup) == Some(None)
 }
 
 pub fn has_mount_namespace(linux: &Linux) -> bool {
@@ -138,7 +150,7 @@ pub fn name(kind: LinuxNamespaceType) -> &'static str {
     }
 }
 
-fn map(asked: &Option<Vec<LinuxIdMapping>>) -> Vec<IdMap> {
+pub fn id_map(asked: &Option<Vec<LinuxIdMapping>>) -> Vec<IdMap> {
     let lines = asked.iter().flatten();
     lines
         .map(|line| IdMap {
@@ -209,13 +221,13 @@ mod tests {
         let (parent, init) = plan(namespaces(all), &ask());
         let expected = libc::CLONE_NEWPID
             | libc::CLONE_NEWNET
-            | libc::CLONE_NEWIPC
             | libc::CLONE_NEWUTS
             | libc::CLONE_NEWNS
             | libc::CLONE_NEWCGROUP
             | libc::CLONE_NEWTIME
             | libc::CLONE_NEWUSER;
         assert_eq!(parent.clone.new, expected as u64);
+        assert_eq!(init.unshare, libc::CLONE_NEWIPC as u64);
         assert_eq!(parent.clone.route, CloneRoute::Direct);
         assert!(init.loopback_up && init.new_user_namespace && init.in_user_namespace);
         assert_eq!(init.join, []);

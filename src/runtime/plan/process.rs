@@ -30,6 +30,8 @@ pub fn draw(process: &Process, ask: &Ask) -> Result<(ProcessPlan, Vec<String>)> 
             None => Caps::default(),
         }),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        apparmor_profile: given(process.apparmor_profile()),
+        selinux_label: given(process.selinux_label()),
         terminal,
         console_size: match terminal {
             true => console_size(process)?,
@@ -49,11 +51,14 @@ pub fn draw(process: &Process, ask: &Ask) -> Result<(ProcessPlan, Vec<String>)> 
         personality: None,
         memory_policy: None,
         processors: None,
-        apparmor: None,
-        selinux: None,
         preserve_fds: ask.preserve_fds,
     };
     Ok((plan, warnings))
+}
+
+/// Engines write "" for none.
+fn given(text: &Option<String>) -> Option<String> {
+    text.clone().filter(|text| !text.is_empty())
 }
 
 /// Limits of the process, set by the parent. The numbers are those of asm-generic/resource.h.
