@@ -1395,6 +1395,57 @@ mod tests {
     }
 
     #[test]
+    fn what_is_typed_of_a_process_is_understood() {
+        let exec = |line: &str| match verb(line) {
+            Verb::Exec(args) => args,
+            other => panic!("{other:?}"),
+        };
+        let list = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+        // containerd's and podman's.
+        let engines = ExecArgs {
+            id: "x".into(),
+            process: Some("/tmp/p.json".into()),
+            console_socket: Some("s".into()),
+            detach: true,
+            pid_file: Some("p".into()),
+            ..ExecArgs::default()
+        };
+        assert_eq!(
+            exec("exec --process /tmp/p.json --console-socket s --detach --pid-file p x"),
+            engines
+        );
+        let typed = ExecArgs {
+            id: "x".into(),
+            command: list(&["ls", "-e", "--", "--tty"]),
+            env: list(&["A=1", "B=2"]),
+            user: Some("1:2".into()),
+            additional_gids: list(&["3", "-4"]),
+            caps: list(&["CAP_KILL", "a,b"]),
+            tty: true,
+            ..ExecArgs::default()
+        };
+        assert_eq!(
+            exec(
+                "exec -e A=1 --env=B=2 -u 1:2 -g 3 --additional-gids=-4 -c CAP_KILL --cap a,b -t x ls -e -- --tty"
+            ),
+            typed
+        );
+        for (flag, expected) in [
+            ("", None),
+            ("--no-new-privs", Some(true)),
+            ("--no-new-privs=1", Some(true)),
+            ("--no-new-privs=false", Some(false)),
+            ("-no-new-privs --no-new-privs=f", Some(false)),
+        ] {
+            let args = exec(&format!("exec {flag} x true"));
+            assert_eq!(args.no_new_privs, expected, "{flag}");
+        }
+        assert_eq!(verb("exec x true").status_of_failure(), 255);
+        assert_eq!(verb("start x").status_of_failure(), 1);
+        assert_eq!(refused("exec").0, 1);
+    }
+
+    #[test]
     fn what_engines_type_to_control_a_container_is_understood() {
         let id = || "x".to_owned();
         let ps = |format, options: &str| Verb::Ps {

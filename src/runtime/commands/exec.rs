@@ -249,3 +249,61 @@ fn place<'c>(container: &'c Container, asked: &[String]) -> Result<Option<Place<
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_numbers_that_the_kernel_takes() {
+        let say = |text: &str| match id(text) {
+            Ok(n) => n.to_string(),
+            Err(e) => e.to_string(),
+        };
+        let range = |text: &str| format!("{text}: uids and gids must be in range 0-2147483647");
+        for (text, said) in [
+            ("0", "0".to_owned()),
+            ("2147483647", "2147483647".to_owned()),
+            ("2147483648", range("2147483648")),
+            ("4294967295", range("4294967295")),
+            ("99999999999", range("99999999999")),
+            ("-1", range("-1")),
+        ] {
+            assert_eq!(say(text), said);
+        }
+        for text in ["", "ann", "1 ", "0x1"] {
+            let said = format!("{text:?} is not a number (names are not looked up)");
+            assert_eq!(say(text), said);
+        }
+    }
+
+    #[test]
+    fn added_capabilities_are_not_inherited() {
+        let names = |set: &Option<Capabilities>| {
+            let mut all: Vec<String> = set.iter().flatten().map(|cap| cap.to_string()).collect();
+            all.sort();
+            all.join(" ")
+        };
+        for (own, expected) in [
+            ("{}", ["KILL", "KILL", "KILL", "", ""]),
+            (
+                r#"{"bounding": ["CAP_CHOWN"], "inheritable": ["CAP_CHOWN"]}"#,
+                ["CHOWN KILL", "KILL", "KILL", "CHOWN", "KILL"],
+            ),
+        ] {
+            let mut sets: LinuxCapabilities = serde_json::from_str(own).unwrap();
+            let mut warnings = Vec::new();
+            let typed = ["cap_kill".to_owned(), "NOSUCH".to_owned()];
+            add_capabilities(&mut sets, &typed, &mut warnings);
+            let found = [
+                sets.bounding(),
+                sets.effective(),
+                sets.permitted(),
+                sets.inheritable(),
+                sets.ambient(),
+            ];
+            assert_eq!(found.map(names), expected);
+            assert_eq!(warnings, ["--cap NOSUCH: is not known: ignored"]);
+        }
+    }
+}
