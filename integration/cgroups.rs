@@ -12,6 +12,13 @@ tests! {
     a_deep_path_is_made_and_removed,
     what_is_above_the_container_stays,
     a_cgroup_in_use_is_not_taken_over,
+    a_frozen_cgroup_is_not_taken_over [Need::Beyond("runc", "its own words"), Need::Beyond("crun", "1.8 waits for ever")],
+    a_threaded_parent_is_refused_with_the_reason [Need::Beyond("runc", "its own words"), Need::Beyond("crun", "its own words")],
+    a_parent_with_processes_is_refused_with_the_reason [Need::Controller("hugetlb"), Need::Path("/sys/kernel/mm/hugepages/hugepages-2048kB"), Need::Beyond("runc", "its own words"), Need::Beyond("crun", "its own words")],
+    a_writable_cgroup_is_its_users [Need::Beyond("runc", "only with systemd"), Need::Beyond("crun", "only on wish")],
+    a_readonly_or_shared_cgroup_stays_the_runtimes,
+    nested_cgroups_are_removed,
+    a_limit_too_small_for_the_setup_is_named [Need::Controller("memory"), Need::Beyond("runc", "its own words"), Need::Beyond("crun", "its own words")],
     memory_limits_are_set [Need::Controller("memory")],
     memory_swap_is_what_exceeds_the_limit [Need::Controller("memory")],
     minus_one_is_no_limit [Need::Controller("memory")],
@@ -30,6 +37,7 @@ tests! {
     a_pids_limit_without_the_controller_is_an_error [Need::NoController("pids")],
     a_cpu_limit_without_the_controller_is_an_error [Need::NoController("cpu")],
     a_cpuset_without_the_controller_is_an_error [Need::NoController("cpuset")],
+    no_limit_needs_no_controller [Need::Beyond("runc", "1.1.5 wants it"), Need::Beyond("crun", "1.8 wants it")],
     an_unknown_unified_controller_is_an_error,
     an_unknown_unified_file_is_an_error,
     too_much_memory_kills_the_process [Need::Controller("memory")],
@@ -131,6 +139,128 @@ fn a_cgroup_in_use_is_not_taken_over(t: &Place) -> Result<()> {
     c.end()
 }
 
+/// In a frozen cgroup a new process would hang before its first instruction.
+fn a_frozen_cgroup_is_not_taken_over(t: &Place) -> Result<()> {
+    let path = format!("{}/frozen", t.cgroup);
+    let dir = format!("{CGROUPS}{path}");
+    fs::create_dir(&dir)?;
+    fs::write(format!("{dir}/cgroup.freeze"), "1")?;
+    let bundle = t.bundle().set("/linux/cgroupsPath", path);
+    let out = t.run(&bundle.args(&["true"]))?;
+    out.fails(&["linux.cgroupsPath", "frozen"]);
+    assert_eq!(fs::read_to_string(format!("{dir}/cgroup.freeze"))?, "1\n");
+    fs::remove_dir(dir)?;
+    t.nothing_is_left();
+    Ok(())
+}
+
+fn a_threaded_parent_is_refused_with_the_reason(t: &Place) -> Result<()> {
+    let above = format!("{CGROUPS}{}/above", t.cgroup);
+    fs::create_dir_all(format!("{above}/threads"))?;
+    fs::write(format!("{above}/threads/cgroup.type"), "threaded")?;
+    for parent in ["above", "above/threads"] {
+        let path = format!("{}/{parent}/own", t.cgroup);
+        let out = t.run(&t.bundle().args(&["true"]).set("/linux/cgroupsPath", path))?;
+        out.fails(&["linux.cgroupsPath", "threaded"]);
+        assert!(!Path::new(&format!("{CGROUPS}{}/{parent}/own", t.cgroup)).exists());
+    }
+    fs::remove_dir(format!("{above}/threads"))?;
+    fs::remove_dir(above)?;
+    t.nothing_is_left();
+    Ok(())
+}
+
+fn a_parent_with_processes_is_refused_with_the_reason(t: &Place) -> Result<()> {
+    let c = t.sleeper()?;
+    let bundle = limited(
+        t,
+        "hugepageLimits",
+        json!([{ "pageSize": "2MB", "limit": 2 * MIB }]),
+    )
+    .set("/linux/cgroupsPath", format!("{}/{}/own", t.cgroup, c.id));
+    t.run(&bundle)?.fails(&[
+        "linux.resources.hugepageLimits",
+        "holds processes itself",
+        "linux.cgroupsPath",
+    ]);
+    assert!(!c.cgroup().join("own").exists());
+    c.end()
+}
+
+/// The mode of a file is the kernel's; its owner decides.
+fn owners(c: &crate::harness::Container) -> Vec<u32> {
+    use std::os::unix::fs::MetadataExt;
+    let files = [
+        ".",
+        "cgroup.procs",
+        "cgroup.subtree_control",
+        "cgroup.threads",
+        "cgroup.freeze",
+        "cgroup.max.depth",
+    ];
+    let owner = |file: &&str| {
+        c.cgroup()
+            .join(file)
+            .metadata()
+            .map_or(u32::MAX, |m| m.uid())
+    };
+    files.iter().map(owner).collect()
+}
+
+const WRITABLE: [&str; 4] = ["nosuid", "noexec", "nodev", "rw"];
+
+fn a_writable_cgroup_is_its_users(t: &Place) -> Result<()> {
+    let bundle = t
+        .bundle()
+        .user_namespace()?
+        .set("/mounts/6/options", json!(WRITABLE))
+        .sh("mkdir /sys/fs/cgroup/below && echo made; echo 1 > /sys/fs/cgroup/cgroup.max.depth || echo refused; sleep 1000");
+    let c = t.create(&bundle)?;
+    let (own, not) = (100_000, 0);
+    assert_eq!(owners(&c), [own, own, own, own, not, not]);
+    c.start()?;
+    until("its shell", || c.output().contains("refused"));
+    assert!(c.output().contains("made"), "{}", c.output());
+    c.end()?;
+    t.nothing_is_left();
+    Ok(())
+}
+
+fn a_readonly_or_shared_cgroup_stays_the_runtimes(t: &Place) -> Result<()> {
+    let sleeper = || t.bundle().args(&["sleep", "1000"]).user_namespace();
+    let shared = sleeper()?
+        .set("/mounts/6/options", json!(WRITABLE))
+        .without_namespace("cgroup");
+    for bundle in [sleeper()?, shared] {
+        let c = t.create(&bundle)?;
+        assert_eq!(owners(&c), [0; 6]);
+        t.call(["delete", "--force", &c.id])?.ok();
+    }
+    Ok(())
+}
+
+fn nested_cgroups_are_removed(t: &Place) -> Result<()> {
+    let bundle = t
+        .bundle()
+        .set("/mounts/6/options", json!(WRITABLE))
+        .sh("mkdir -p /sys/fs/cgroup/a/b /sys/fs/cgroup/c && echo $$ > /sys/fs/cgroup/a/b/cgroup.procs && echo made; sleep 1000");
+    let c = t.create(&bundle)?;
+    c.start()?;
+    until("the cgroups", || c.output().contains("made"));
+    assert!(c.cgroup().join("a/b").is_dir());
+    c.end()?;
+    t.nothing_is_left();
+    Ok(())
+}
+
+fn a_limit_too_small_for_the_setup_is_named(t: &Place) -> Result<()> {
+    for limit in [1, 4096, 65536] {
+        let bundle = limited(t, "memory", json!({ "limit": limit, "swap": limit }));
+        t.create_fails(&bundle, &["linux.resources.memory.limit", "too small"]);
+    }
+    Ok(())
+}
+
 const MIB: u64 = 1 << 20;
 
 fn memory_limits_are_set(t: &Place) -> Result<()> {
@@ -171,6 +301,13 @@ fn minus_one_is_no_limit(t: &Place) -> Result<()> {
         &limited(t, "memory", json!({ "limit": -1 })),
         &[("memory.max", "max")],
     )
+}
+
+/// `podman run --pids-limit=-1` asks for this on a machine that cannot count processes.
+fn no_limit_needs_no_controller(t: &Place) -> Result<()> {
+    let bundle = limited(t, "pids", json!({ "limit": -1 })).sh("true");
+    assert_eq!(t.run(&bundle)?.status, 0);
+    Ok(())
 }
 
 fn processor_limits_are_set(t: &Place) -> Result<()> {

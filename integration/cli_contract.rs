@@ -37,7 +37,6 @@ tests! {
     a_missing_id_is_an_error,
     two_ids_are_an_error [Need::Beyond("crun", "1.8 ignores the second")],
     an_unknown_log_format_is_an_error [Need::Beyond("crun", "1.8 says so only when it logs")],
-    systemd_cgroups_are_refused_until_they_work [Need::Beyond("runc", "it has them"), Need::Beyond("crun", "it has them")],
     spec_writes_a_config_that_runs,
     spec_does_not_overwrite,
     preserved_descriptors_reach_the_process,
@@ -376,14 +375,6 @@ fn an_unknown_log_format_is_an_error(t: &Place) -> Result<()> {
     let out = t.call(["--log-format", "xml", "list"])?;
     assert_ne!(out.status, 0);
     assert!(out.message().contains("xml"), "{}", out.stderr);
-    Ok(())
-}
-
-fn systemd_cgroups_are_refused_until_they_work(t: &Place) -> Result<()> {
-    let (dir, id) = ready(t, &t.bundle().args(&["true"]))?;
-    t.call(["--systemd-cgroup", "create", "--bundle", &dir, &id])?
-        .fails(&["systemd"]);
-    t.nothing_is_left();
     Ok(())
 }
 

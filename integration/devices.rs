@@ -1,5 +1,6 @@
 //! config.json's `devices` and the rules of `resources.devices`.
 
+use crate::harness::place::until;
 use crate::harness::{Bundle, Need, Place, Result, json};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -24,6 +25,9 @@ tests! {
     the_last_rule_wins [CRUN_RULES],
     nodes_may_be_made_but_not_opened [CRUN_RULES],
     without_rules_the_defaults_still_hold [CRUN_RULES],
+    an_update_replaces_the_rules [Need::Beyond("runc", "it never updates them"), CRUN_RULES],
+    an_update_with_the_same_rules_leaves_them_alone [CRUN_RULES],
+    rules_that_a_cgroup_had_before_do_not_hold [Need::Beyond("runc", "1.1.5 keeps them"), CRUN_RULES],
     devices_are_bound_in_a_user_namespace,
     dev_may_be_a_directory_of_the_rootfs,
 }
@@ -262,6 +266,92 @@ fn without_rules_the_defaults_still_hold(t: &Place) -> Result<()> {
     let bundle = t.bundle().remove("/linux/resources/devices");
     t.run(&bundle.sh("/probe open /dev/null && head -c1 /dev/zero"))?
         .ok();
+    Ok(())
+}
+
+const KMSG: &str = r#"{ "allow": true, "type": "c", "major": 1, "minor": 11, "access": "r" }"#;
+const NOTHING: &str = r#"{ "allow": false, "access": "rwm" }"#;
+
+/// Tries both devices whenever its fifo is written to.
+fn trying(t: &Place) -> Result<crate::harness::Container<'_>> {
+    let script = "mkfifo /tmp/f; exec 3<>/tmp/f; echo ready; while read x <&3; do \
+                  echo $x $(/probe read /dev/mykmsg) $(/probe read /dev/myzero) $(rm -f /tmp/k; /probe mknod /tmp/k 1 11); done";
+    let c = t.create(&with_rules(t, json!([])).sh(script))?;
+    c.start()?;
+    until("its fifo", || c.output().contains("ready"));
+    Ok(c)
+}
+
+fn update(c: &crate::harness::Container, devices: &[&str]) -> Result<()> {
+    let file = c.place.path("resources.json");
+    fs::write(
+        &file,
+        format!(r#"{{ "devices": [{}] }}"#, devices.join(", ")),
+    )?;
+    let file = file.display().to_string();
+    c.place.call(["update", "--resources", &file, &c.id])?.ok();
+    Ok(())
+}
+
+/// What the container finds, asked for under a name of its own.
+fn tried(c: &crate::harness::Container, name: &str) -> Result<String> {
+    let fifo = format!("/proc/{}/root/tmp/f", c.pid);
+    fs::write(fifo, format!("{name}\n"))?;
+    let line = || {
+        c.output()
+            .lines()
+            .find_map(|l| l.strip_prefix(&format!("{name} ")).map(String::from))
+    };
+    until("its answer", || line().is_some());
+    Ok(line().unwrap_or_default())
+}
+
+fn an_update_replaces_the_rules(t: &Place) -> Result<()> {
+    let c = trying(t)?;
+    assert_eq!(tried(&c, "first")?, "EPERM ok ok");
+    update(&c, &[NOTHING, KMSG])?;
+    assert_eq!(tried(&c, "second")?, "ok ok ok");
+    update(&c, &[NOTHING])?;
+    assert_eq!(tried(&c, "third")?, "EPERM ok ok");
+    // Everything, and back.
+    update(&c, &[r#"{ "allow": true, "access": "rwm" }"#])?;
+    assert_eq!(tried(&c, "fourth")?, "ok ok ok");
+    update(&c, &[NOTHING])?;
+    assert_eq!(tried(&c, "fifth")?, "EPERM ok ok");
+    c.end()
+}
+
+fn an_update_with_the_same_rules_leaves_them_alone(t: &Place) -> Result<()> {
+    let c = trying(t)?;
+    update(&c, &[NOTHING])?;
+    assert_eq!(tried(&c, "first")?, "EPERM ok ok");
+    update(&c, &[])?;
+    assert_eq!(tried(&c, "second")?, "EPERM ok ok");
+    c.end()
+}
+
+/// A cgroup made before and used by two containers, one after the other: programs add up in the kernel.
+fn rules_that_a_cgroup_had_before_do_not_hold(t: &Place) -> Result<()> {
+    let path = format!("{}/again", t.cgroup);
+    let dir = format!("{}{path}", crate::harness::machine::CGROUPS);
+    fs::create_dir(&dir)?;
+    let keep = |bundle: Bundle| -> Result<String> {
+        let bundle = bundle.set("/linux/cgroupsPath", path.clone());
+        let id = t.fresh_id();
+        bundle.write(t, &id)?;
+        // `run --keep` leaves the cgroup for the next.
+        let dir = bundle.dir.display().to_string();
+        let out = t.call(["run", "--keep", "--bundle", &dir, &id])?.text();
+        let record = t.root.join(&id);
+        fs::remove_dir_all(record)?;
+        Ok(out)
+    };
+    let script = "/probe read /dev/mykmsg";
+    assert_eq!(keep(with_rules(t, json!([])).sh(script))?, "EPERM");
+    let allowed = json!([serde_json::from_str::<serde_json::Value>(KMSG)?]);
+    assert_eq!(keep(with_rules(t, allowed).sh(script))?, "ok");
+    assert_eq!(keep(with_rules(t, json!([])).sh(script))?, "EPERM");
+    fs::remove_dir(dir)?;
     Ok(())
 }
 

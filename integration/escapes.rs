@@ -1,12 +1,16 @@
-//! Known ways out of a container, one test each, named by the CVE where there is one.
+//! Known ways out of a container, one test each, named by the CVE where there is one. SECURITY.md has
+//! the table of them; `every_test_that_security_md_names_exists` holds it to what is here.
 
+use crate::harness::kernel;
 use crate::harness::place::accept;
 use crate::harness::{Bundle, Container, Need, Place, Result, json, machine};
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, symlink};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 tests! {
     cve_2019_5736_the_runtime_cannot_be_written_through_proc_exe,
@@ -26,11 +30,28 @@ tests! {
     cve_2022_29162_nothing_is_inheritable_unless_asked_for,
     cve_2016_9962_init_is_not_dumpable_before_it_is_the_program
         [Need::Beyond("runc", "1.1.5 relies on the binary's copy"), Need::Beyond("crun", "1.8 relies on the binary's copy")],
+    a_directory_exchanged_for_a_link_leads_no_mount_outside [RACE_R, RACE_C],
+    cve_2021_30465_a_mount_target_exchanged_for_a_link_stays_inside [RACE_R, RACE_C],
+    cve_2019_19921_cve_2023_27561_a_proc_exchanged_for_a_link_is_never_a_fake [RACE_R, RACE_C],
+    cve_2019_18837_what_is_made_through_a_link_is_made_inside [Need::Beyond("crun", "1.8 refuses some of it")],
+    cve_2021_43784_an_overlong_value_is_no_other_value,
+    cve_2022_24769_what_the_caller_may_inherit_is_not_inherited [Need::Program("setpriv")],
+    cve_2023_25809_the_cgroup_tree_of_the_host_cannot_be_written_from_a_user_namespace,
+    cve_2025_52565_a_console_is_a_pty_whatever_the_image_puts_there [RACE_R, RACE_C],
+    cve_2025_52565_a_fake_devpts_gives_no_console [RACE_R, RACE_C],
+    cve_2025_52881_a_fake_proc_swallows_no_sysctl,
+    cve_2025_52881_a_proc_of_the_image_swallows_no_sysctl,
+    cve_2026_61801_an_endless_passwd_is_not_read_for_ever,
+    cve_2026_88265_a_replaced_dev_null_is_no_stdin [Need::Beyond("crun", "1.8 opens what is there")],
+    every_test_that_security_md_names_exists,
     a_cgroup_path_with_dotdot_stays_in_the_cgroup_tree [Need::Beyond("crun", "1.8 makes the directory outside")],
     a_bundle_below_a_symlink_is_resolved_once,
     the_old_root_is_gone,
     the_containers_proc_shows_only_its_own_processes,
 }
+
+const RACE_R: Need = Need::Beyond("runc", "1.1.5 refuses some rounds in its own words");
+const RACE_C: Need = Need::Beyond("crun", "1.8 was not made for it");
 
 /// A runtime of the test's own: what is done to it harms nobody, and no other test executes it
 /// (a file that is being executed cannot be written anyway).
@@ -309,6 +330,449 @@ fn cve_2016_9962_init_is_not_dumpable_before_it_is_the_program(t: &Place) -> Res
         "owned by the container's user: it may be traced from inside"
     );
     t.call(["delete", "--force", &c.id])?.ok();
+    Ok(())
+}
+
+/// Exchanges two names as fast as it can while `attempt` is made again and again.
+fn while_exchanging(
+    one: &Path,
+    other: &Path,
+    mut attempt: impl FnMut(usize) -> Result<()>,
+) -> Result<()> {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let attacker = scope.spawn(|| {
+            let mut rounds = 0;
+            while !stop.load(Ordering::Relaxed) {
+                kernel::exchange(one, other).expect("exchange");
+                rounds += 1;
+            }
+            rounds
+        });
+        let rounds = if machine().in_guest { 8 } else { 60 };
+        let done = catch_unwind(AssertUnwindSafe(|| (0..rounds).try_for_each(&mut attempt)));
+        stop.store(true, Ordering::Relaxed);
+        let exchanges = attacker.join().expect("the attacker");
+        assert!(exchanges > rounds, "the attacker was too slow: {exchanges}");
+        done.unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
+/// Where the mounts of a waiting container are, as it sees them.
+fn mount_points(pid: i32) -> Result<Vec<String>> {
+    let table = fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    Ok(points.map(String::from).collect())
+}
+
+/// A mount on a path of which `way` is exchanged for a link that leads out of the root file system:
+/// the volume must be in the container each time, or nothing is made. (What is mounted outside
+/// is out of sight after pivot_root, and missing.)
+fn volume_stays_inside(t: &Place, way: &str, below: &str) -> Result<()> {
+    let (volume, outside) = (t.path("volume"), t.path("outside"));
+    fs::create_dir_all(outside.join(below))?;
+    fs::create_dir(&volume)?;
+    let destination = Path::new("/").join(way).join(below);
+    let bundle =
+        t.bundle()
+            .args(&["true"])
+            .bind(&volume, &destination.display().to_string(), &["bind"]);
+    fs::create_dir_all(bundle.inside(way).join(below))?;
+    symlink(&outside, bundle.inside("link"))?;
+    while_exchanging(&bundle.inside(way), &bundle.inside("link"), |_| {
+        let id = t.fresh_id();
+        bundle.write(t, &id)?;
+        let dir = bundle.dir.display().to_string();
+        let out = t.call(["create", "--bundle", &dir, &id])?;
+        if out.status != 0 {
+            return Ok(());
+        }
+        let state: serde_json::Value = serde_json::from_str(&t.call(["state", &id])?.text())?;
+        let table = fs::read_to_string(format!("/proc/{}/mountinfo", state["pid"]))?;
+        // The fourth field is what part of its file system a mount shows.
+        let is_volume = |line: &str| {
+            line.split(' ')
+                .nth(3)
+                .is_some_and(|r| r.ends_with("/volume"))
+        };
+        assert!(
+            table.lines().any(is_volume),
+            "the volume is nowhere in the container:\n{table}"
+        );
+        t.call(["delete", "--force", &id])?.ok();
+        Ok(())
+    })?;
+    let made = fs::read_dir(&outside)?.count();
+    assert_eq!(made, usize::from(!below.is_empty()));
+    t.nothing_is_left();
+    Ok(())
+}
+
+fn cve_2021_30465_a_mount_target_exchanged_for_a_link_stays_inside(t: &Place) -> Result<()> {
+    volume_stays_inside(t, "target", "")
+}
+
+/// CVE-2021-30465 again, but for a component on the way and not the last one.
+fn a_directory_exchanged_for_a_link_leads_no_mount_outside(t: &Place) -> Result<()> {
+    volume_stays_inside(t, "way", "there")
+}
+
+/// The image's /proc is exchanged for a link to a directory that looks like one. A container that is
+/// made has the true one, wherever that has got to, and in it the file that is to be masked is.
+fn cve_2019_19921_cve_2023_27561_a_proc_exchanged_for_a_link_is_never_a_fake(
+    t: &Place,
+) -> Result<()> {
+    let bundle = t
+        .bundle()
+        .set("/linux/maskedPaths", json!(["/proc/uptime"]))
+        .set("/linux/readonlyPaths", json!(["/proc/sys"]))
+        .args(&["true"]);
+    fs::create_dir_all(bundle.inside("fake/sys"))?;
+    fs::write(bundle.inside("fake/uptime"), "fake")?;
+    symlink("/fake", bundle.inside("link"))?;
+    while_exchanging(&bundle.inside("proc"), &bundle.inside("link"), |_| {
+        let id = t.fresh_id();
+        bundle.write(t, &id)?;
+        let dir = bundle.dir.display().to_string();
+        if t.call(["create", "--bundle", &dir, &id])?.status != 0 {
+            return Ok(());
+        }
+        let state: serde_json::Value = serde_json::from_str(&t.call(["state", &id])?.text())?;
+        let table = fs::read_to_string(format!("/proc/{}/mountinfo", state["pid"]))?;
+        let lines: Vec<Vec<&str>> = table.lines().map(|l| l.split(' ').collect()).collect();
+        let proc = lines.iter().find(|l| l[3] == "/" && l.contains(&"proc"));
+        let proc = proc.unwrap_or_else(|| panic!("no proc file system:\n{table}"));
+        for (what, root) in [("mask", "/null"), ("read-only", "/sys")] {
+            let on_it = lines.iter().any(|l| l[1] == proc[0] && l[3] == root);
+            assert!(on_it, "{what} is not on the true proc:\n{table}");
+        }
+        t.call(["delete", "--force", &id])?.ok();
+        Ok(())
+    })?;
+    t.nothing_is_left();
+    Ok(())
+}
+
+/// Directories, devices, files for binds, working directory: all of their ways lead through a link
+/// that names a directory of the host.
+fn cve_2019_18837_what_is_made_through_a_link_is_made_inside(t: &Place) -> Result<()> {
+    let (outside, file) = (t.path("outside"), t.path("file"));
+    fs::create_dir(&outside)?;
+    fs::write(&file, "file")?;
+    let bundle = t
+        .bundle()
+        .args(&["true"])
+        .set("/process/cwd", "/link/cwd")
+        .bind(&outside, "/link/directory", &["bind"])
+        .bind(&file, "/link/file", &["bind"])
+        .mount(json!({ "destination": "/link/new", "type": "tmpfs", "source": "tmpfs" }))
+        .set(
+            "/linux/devices",
+            json!([{ "path": "/link/device", "type": "c", "major": 1, "minor": 3 }]),
+        )
+        .push("/linux/maskedPaths", "/link/masked")
+        .push("/linux/readonlyPaths", "/link/protected");
+    symlink(&outside, bundle.inside("link"))?;
+    let at = bundle.inside(&outside.display().to_string());
+    fs::create_dir_all(&at)?;
+    t.run(&bundle)?.ok();
+    assert_eq!(fs::read_dir(&outside)?.count(), 0);
+    let mut made: Vec<_> = fs::read_dir(&at)?
+        .flatten()
+        .map(|e| e.file_name())
+        .collect();
+    made.sort();
+    assert_eq!(made, ["cwd", "device", "directory", "file", "new"]);
+    Ok(())
+}
+
+/// A length of more than 16 bits, cut, made one value into several: here a path that says at its
+/// end that it is another namespace.
+fn cve_2021_43784_an_overlong_value_is_no_other_value(t: &Place) -> Result<()> {
+    let path = format!("/{},user:/proc/1/ns/user", "x".repeat(65_536));
+    let bundle = t.bundle().join("network", Path::new(&path)).args(&["true"]);
+    let out = t.create_fails(&bundle, &[]);
+    assert!(out.stderr.len() < 200_000);
+    let many = vec![json!({ "containerID": 0, "hostID": 100_000, "size": 1 }); 6000];
+    let bundle = t
+        .bundle()
+        .user_namespace()?
+        .args(&["true"])
+        .set("/linux/uidMappings", json!(many));
+    t.create_fails(&bundle, &[]);
+    Ok(())
+}
+
+fn cve_2022_24769_what_the_caller_may_inherit_is_not_inherited(t: &Place) -> Result<()> {
+    let bundle = t.bundle().args(&["/probe"]);
+    let id = t.fresh_id();
+    bundle.write(t, &id)?;
+    let (runtime, root, dir) = (
+        machine().runtime.display().to_string(),
+        t.root.display().to_string(),
+        bundle.dir.display().to_string(),
+    );
+    let caps = "+chown,+dac_override,+fowner,+kill,+setuid,+setgid,+mknod,+sys_chroot";
+    let out = t.host(
+        "setpriv",
+        [
+            "--inh-caps",
+            caps,
+            &runtime,
+            "--root",
+            &root,
+            "run",
+            "--bundle",
+            &dir,
+            &id,
+        ],
+    )?;
+    let seen: serde_json::Value = serde_json::from_str(&out.text())?;
+    assert_eq!(seen["caps"]["inheritable"], "0000000000000000");
+    assert_eq!(seen["caps"]["ambient"], "0000000000000000");
+    Ok(())
+}
+
+/// Without a cgroup namespace, with the cgroup file system writable, and with the host's /sys bound:
+/// what a container in a user namespace sees is not its to change.
+fn cve_2023_25809_the_cgroup_tree_of_the_host_cannot_be_written_from_a_user_namespace(
+    t: &Place,
+) -> Result<()> {
+    let script = "for d in /sys/fs/cgroup /sys/fs/cgroup/*/; do \
+        mkdir $d/escaped 2>/dev/null && echo made $d; \
+        (echo 0 > $d/cgroup.procs) 2>/dev/null && echo moved $d; done; echo tried";
+    let writable = |config: &mut serde_json::Value| {
+        for mount in config["mounts"].as_array_mut().expect("mounts") {
+            if mount["type"] == "cgroup" {
+                mount["options"] = json!(["nosuid", "noexec", "nodev", "rw"]);
+            }
+        }
+    };
+    let fresh = || t.bundle().user_namespace().map(|b| b.sh(script));
+    let bound = json!({ "destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "ro"] });
+    for bundle in [
+        fresh()?.without_namespace("cgroup"),
+        fresh()?.without_namespace("cgroup").edit(writable),
+        fresh()?.without_namespace("cgroup").edit(|config| {
+            let mounts = config["mounts"].as_array_mut().expect("mounts");
+            mounts.retain(|m| {
+                !m["destination"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .starts_with("/sys")
+            });
+            mounts.push(bound.clone());
+        }),
+    ] {
+        let out = t.run(&bundle)?;
+        if out.status == 0 {
+            assert_eq!(out.stdout, "tried\n");
+        }
+    }
+    t.nothing_is_left();
+    Ok(())
+}
+
+/// A bundle whose /dev is the image's own, with a terminal.
+fn with_terminal(t: &Place) -> Result<(Bundle, UnixListener, String)> {
+    let bundle = without_dev(t.bundle())
+        .mount(json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts" }))
+        .args(&["sleep", "1000"])
+        .set("/process/terminal", true);
+    let socket = t.path("tty.sock");
+    let listener = UnixListener::bind(&socket)?;
+    Ok((bundle, listener, socket.display().to_string()))
+}
+
+/// A major number of 136 and up is a pty's.
+fn is_pty(path: &str) -> bool {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    fs::metadata(path).is_ok_and(|m| {
+        m.file_type().is_char_device() && (136..144).contains(&libc::major(m.rdev()))
+    })
+}
+
+fn cve_2025_52565_a_console_is_a_pty_whatever_the_image_puts_there(t: &Place) -> Result<()> {
+    let (bundle, ..) = with_terminal(t)?;
+    let victim = t.path("victim");
+    fs::write(&victim, "untouched")?;
+    let (console, link) = (bundle.inside("dev/console"), bundle.inside("dev/link"));
+    fs::write(&console, "")?;
+    symlink(&victim, &link)?;
+    let inside = bundle.inside(&victim.display().to_string());
+    fs::create_dir_all(inside.parent().expect("a parent"))?;
+    fs::write(&inside, "untouched")?;
+    while_exchanging(&console, &link, |_| {
+        let id = t.fresh_id();
+        // One a round: a create that fails has connected too.
+        let socket = t.path(&id);
+        let listener = UnixListener::bind(&socket)?;
+        let socket = socket.display().to_string();
+        bundle.write(t, &id)?;
+        let dir = bundle.dir.display().to_string();
+        let out = t.call(["create", "--console-socket", &socket, "--bundle", &dir, &id])?;
+        if out.status != 0 {
+            return Ok(());
+        }
+        kernel::receive_fd(accept(&listener)?.as_fd())?;
+        let state: serde_json::Value = serde_json::from_str(&t.call(["state", &id])?.text())?;
+        let pid = state["pid"].as_i64().unwrap_or(0) as i32;
+        for point in mount_points(pid)? {
+            // The name may be the other one by now: what counts is that nothing else was covered.
+            if is_pty(&format!("/proc/{pid}/root{point}")) {
+                assert!(
+                    ["/dev/console", "/dev/link"].contains(&point.as_str()),
+                    "{point}"
+                );
+            }
+        }
+        t.call(["delete", "--force", &id])?.ok();
+        Ok(())
+    })?;
+    assert_eq!(fs::read(&victim)?, b"untouched");
+    t.nothing_is_left();
+    Ok(())
+}
+
+/// /dev/pts is a directory of the image's, with a true multiplexer in it and links in place of the
+/// slaves.
+fn cve_2025_52565_a_fake_devpts_gives_no_console(t: &Place) -> Result<()> {
+    let (bundle, listener, socket) = with_terminal(t)?;
+    let bundle = bundle.edit(|config| {
+        let mounts = config["mounts"].as_array_mut().expect("mounts");
+        mounts.retain(|m| m["type"] != "devpts");
+    });
+    fs::create_dir_all(bundle.inside("dev/pts"))?;
+    kernel::mknod_char(&bundle.inside("dev/pts/ptmx"), 5, 2)?;
+    for n in 0..100 {
+        symlink(
+            "/proc/sysrq-trigger",
+            bundle.inside(&format!("dev/pts/{n}")),
+        )?;
+    }
+    let id = t.fresh_id();
+    bundle.write(t, &id)?;
+    let dir = bundle.dir.display().to_string();
+    let out = t.call(["create", "--console-socket", &socket, "--bundle", &dir, &id])?;
+    if out.status == 0 {
+        kernel::receive_fd(accept(&listener)?.as_fd())?;
+        let state: serde_json::Value = serde_json::from_str(&t.call(["state", &id])?.text())?;
+        assert!(is_pty(&format!("/proc/{}/root/dev/console", state["pid"])));
+        t.call(["delete", "--force", &id])?.ok();
+    }
+    t.nothing_is_left();
+    Ok(())
+}
+
+/// A directory of the host's, or a tmpfs, in the place of /proc: the value would go there.
+fn cve_2025_52881_a_fake_proc_swallows_no_sysctl(t: &Place) -> Result<()> {
+    let fake = t.path("fake");
+    fs::create_dir_all(fake.join("sys/net/ipv4"))?;
+    fs::write(fake.join("sys/net/ipv4/ip_forward"), "fake")?;
+    let source = fake.display().to_string();
+    for mount in [
+        json!({ "destination": "/proc", "type": "bind", "source": source, "options": ["bind"] }),
+        json!({ "destination": "/proc", "type": "proc", "source": source, "options": ["bind"] }),
+        json!({ "destination": "/proc", "type": "tmpfs", "source": "proc" }),
+        json!({ "destination": "/proc/sys", "type": "bind", "source": fake.join("sys"), "options": ["bind"] }),
+        json!({ "destination": "/data/../proc/sys/net", "type": "tmpfs", "source": "tmpfs" }),
+    ] {
+        let bundle = t
+            .bundle()
+            .args(&["true"])
+            .set("/linux/sysctl", json!({ "net.ipv4.ip_forward": "1" }))
+            .mount(mount);
+        t.create_fails(&bundle, &["cannot be mounted because it is"]);
+    }
+    assert_eq!(fs::read(fake.join("sys/net/ipv4/ip_forward"))?, b"fake");
+    Ok(())
+}
+
+/// No /proc is mounted at all, and the image brings files of those names, or links.
+fn cve_2025_52881_a_proc_of_the_image_swallows_no_sysctl(t: &Place) -> Result<()> {
+    let bundle = t
+        .bundle()
+        .edit(|config| {
+            let mounts = config["mounts"].as_array_mut().expect("mounts");
+            mounts.retain(|m| m["destination"] != "/proc");
+        })
+        .set("/linux/sysctl", json!({ "net.ipv4.ip_forward": "1" }))
+        .args(&["sleep", "1000"]);
+    let victim = t.path("victim");
+    fs::write(&victim, "untouched")?;
+    fs::create_dir_all(bundle.inside("proc/sys/net/ipv4"))?;
+    symlink(&victim, bundle.inside("proc/sys/net/ipv4/ip_forward"))?;
+    let c = t.create(&bundle)?;
+    assert_eq!(fs::read(&victim)?, b"untouched");
+    // What the kernel says of that network namespace.
+    let net = format!("--net=/proc/{}/ns/net", c.pid);
+    if crate::harness::machine::program("nsenter").is_some() {
+        let out = t.host("nsenter", [&net, "cat", "/proc/sys/net/ipv4/ip_forward"])?;
+        assert_eq!(out.text(), "1");
+    }
+    t.call(["delete", "--force", &c.id])?.ok();
+    Ok(())
+}
+
+/// A line without an end, a pipe, a device: none of them may hold the start up, or fill the memory.
+fn cve_2026_61801_an_endless_passwd_is_not_read_for_ever(t: &Place) -> Result<()> {
+    for kind in ["sparse", "pipe", "device"] {
+        let bundle = t.bundle().sh("echo $HOME");
+        let passwd = bundle.inside("etc/passwd");
+        fs::remove_file(&passwd)?;
+        match kind {
+            "sparse" => File::create(&passwd)?.set_len(1 << 40)?,
+            "pipe" => kernel::mkfifo(&passwd)?,
+            _ => kernel::mknod_char(&passwd, 1, 5)?,
+        }
+        assert_eq!(t.run(&bundle)?.text(), "/", "{kind}");
+    }
+    Ok(())
+}
+
+/// stdin is the host's /dev/null: it becomes the container's only if that is the same device, and no
+/// file is given to the container's user on the way.
+fn cve_2026_88265_a_replaced_dev_null_is_no_stdin(t: &Place) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let victim = t.path("victim");
+    fs::write(&victim, "untouched")?;
+    let bundle = without_dev(t.bundle())
+        .set("/process/user", json!({ "uid": 1000, "gid": 1000 }))
+        .sh("stat -L -c %t:%T /proc/self/fd/0");
+    symlink(&victim, bundle.inside("dev/null"))?;
+    let inside = bundle.inside(&victim.display().to_string());
+    fs::create_dir_all(inside.parent().expect("a parent"))?;
+    fs::write(&inside, "chosen")?;
+    let out = t.run(&bundle)?;
+    if out.status == 0 {
+        assert_eq!(out.stdout, "1:3\n");
+    }
+    assert_eq!(
+        (fs::metadata(&victim)?.uid(), fs::metadata(&inside)?.uid()),
+        (0, 0)
+    );
+    assert_eq!(fs::read(&victim)?, b"untouched");
+    Ok(())
+}
+
+/// SECURITY.md promises each of them by its name.
+fn every_test_that_security_md_names_exists(_: &Place) -> Result<()> {
+    let text = include_str!("../SECURITY.md");
+    let promised = text.split('`').skip(1).step_by(2).filter(|name| {
+        name.contains("::")
+            && name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "_:".contains(c))
+    });
+    let mut count = 0;
+    for name in promised {
+        assert!(
+            crate::has_test(name),
+            "SECURITY.md names {name}, which is no test"
+        );
+        count += 1;
+    }
+    assert!(count > 20, "only {count} tests are named");
     Ok(())
 }
 

@@ -7,7 +7,8 @@
 //! The test program is self-contained: it and the runtime can be copied into a guest. `SC_RUNTIME`
 //! says where the runtime is, `SC_IN_GUEST=1` that the machine is slow. `SC_THOROUGH=1` kills the
 //! runtime at every system call instead of some, `SC_BEYOND=1` also runs what a stand-in is known to
-//! fail.
+//! fail. `SC_WITHOUT=openat2` (or another call, or several) is a kernel without it: then most tests
+//! fail, but none may say that something was left behind.
 //!
 //! # Layout
 //!
@@ -24,13 +25,19 @@ mod crash;
 mod devices;
 mod differential;
 mod escapes;
+mod exec;
 mod hooks;
+mod idmap;
+mod labels;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod old_kernels;
 mod process;
 mod races;
+mod rootless;
 mod seccomp;
+mod systemd;
 mod terminal;
 
 use harness::{Place, Test, machine};
@@ -48,14 +55,20 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("process", process::TESTS),
     ("terminal", terminal::TESTS),
     ("mounts", mounts::TESTS),
+    ("idmap", idmap::TESTS),
     ("devices", devices::TESTS),
     ("namespaces", namespaces::TESTS),
     ("seccomp", seccomp::TESTS),
+    ("labels", labels::TESTS),
     ("cgroups", cgroups::TESTS),
     ("control", control::TESTS),
+    ("exec", exec::TESTS),
+    ("systemd", systemd::TESTS),
+    ("rootless", rootless::TESTS),
     ("hooks", hooks::TESTS),
     ("bad_input", bad_input::TESTS),
     ("escapes", escapes::TESTS),
+    ("old_kernels", old_kernels::TESTS),
     ("differential", differential::TESTS),
     ("races", races::TESTS),
     ("crash", crash::TESTS),
@@ -103,6 +116,13 @@ fn main() -> ExitCode {
         eprintln!("ignored: {reason}: {}", names.join(", "));
     }
     conclusion.exit_code()
+}
+
+/// `subject::a_sentence`.
+pub fn has_test(name: &str) -> bool {
+    let (subject, test) = name.split_once("::").unwrap_or_default();
+    let tests = SUBJECTS.iter().find(|(name, _)| *name == subject);
+    tests.is_some_and(|(_, tests)| tests.iter().any(|t| t.name == test))
 }
 
 thread_local! {

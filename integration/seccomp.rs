@@ -1,6 +1,11 @@
 //! config.json's `linux.seccomp`: what the kernel then allows and refuses.
 
-use crate::harness::{Bundle, Place, Result, json};
+use crate::harness::kernel::{self, Answer};
+use crate::harness::place::accept;
+use crate::harness::{Bundle, Need, Place, Result, Value, json, machine};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::thread::{self, JoinHandle};
 
 tests! {
     a_refused_call_fails_with_its_errno,
@@ -8,7 +13,16 @@ tests! {
     an_argument_decides,
     a_call_newer_than_the_profile_does_not_exist,
     a_narrow_profile_is_enough_to_start,
+    every_flag_is_taken,
+    a_flag_that_nobody_knows_is_an_error,
+    an_agent_answers_for_the_container [OLD_CRUN],
+    an_agent_may_be_asked_about_all_that_init_does [OLD_CRUN],
+    an_agent_decides_without_no_new_privileges_too [OLD_CRUN],
+    an_agent_that_is_not_there_is_an_error,
+    an_agent_cannot_decide_over_write [OLD_CRUN],
 }
+
+const OLD_CRUN: Need = Need::Beyond("crun", "1.8 has another order and other words");
 
 fn profile(t: &Place, calls: serde_json::Value) -> Bundle {
     t.bundle().set(
@@ -79,5 +93,168 @@ fn a_narrow_profile_is_enough_to_start(t: &Place) -> Result<()> {
         "setresuid", "capset"], "action": "SCMP_ACT_ERRNO" }]);
     let bundle = profile(t, calls).args(&["true"]);
     t.run(&bundle)?;
+    Ok(())
+}
+
+fn every_flag_is_taken(t: &Place) -> Result<()> {
+    let calls = json!([{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO" }]);
+    let mut flags = vec!["LOG", "SPEC_ALLOW"];
+    if machine().is("sc-runtime") {
+        flags.extend(["TSYNC", "WAIT_KILLABLE_RECV"]);
+    }
+    let flags: Vec<_> = flags
+        .iter()
+        .map(|f| format!("SECCOMP_FILTER_FLAG_{f}"))
+        .collect();
+    for some in [&flags[..0], &flags[..1], &flags[1..2], &flags[..]] {
+        let bundle = profile(t, calls.clone())
+            .set("/linux/seccomp/flags", json!(some))
+            .sh("mkdir /tmp/x 2>&1; grep Speculation_Store_Bypass /proc/self/status");
+        let out = t.run(&bundle)?.stdout;
+        assert!(out.contains("Operation not permitted"), "{some:?}: {out}");
+    }
+    Ok(())
+}
+
+fn a_flag_that_nobody_knows_is_an_error(t: &Place) -> Result<()> {
+    let bundle =
+        profile(t, json!([])).set("/linux/seccomp/flags", json!(["SECCOMP_FILTER_FLAG_NO"]));
+    t.create_fails(&bundle, &["SECCOMP_FILTER_FLAG_NO"]);
+    Ok(())
+}
+
+/// What an agent was told, and the numbers of the calls it was asked about.
+struct Told {
+    state: Value,
+    asked: Vec<i32>,
+}
+
+/// An agent as runtime-spec wants one: takes the listener, answers until nobody is left to ask. A
+/// mkdir(2) fails with `errno`, anything else may go on.
+fn agent(t: &Place, errno: i32) -> Result<(String, JoinHandle<Result<Told>>)> {
+    let path = t.path("agent.sock");
+    let socket = UnixListener::bind(&path)?;
+    let serve = move || -> Result<Told> {
+        let (listener, words) = kernel::receive_fd(accept(&socket)?.as_fd())?;
+        let mut told = Told {
+            state: serde_json::from_slice(&words)?,
+            asked: Vec::new(),
+        };
+        // Readable: a question. Without readers, hung up: RECV says ENOENT.
+        while kernel::readable_within(listener.as_fd(), machine().patience())? {
+            let question = match kernel::seccomp_receive(listener.as_fd()) {
+                Ok(question) => question,
+                Err(e) if e.raw_os_error() == Some(libc::EINTR) => continue,
+                Err(_) => break,
+            };
+            let number = libc::c_long::from(question.number);
+            told.asked.push(question.number);
+            let refuse = [libc::SYS_mkdir, libc::SYS_mkdirat].contains(&number);
+            let answer = Answer {
+                id: question.id,
+                value: 0,
+                error: if refuse { -errno } else { 0 },
+                flags: u32::from(!refuse),
+            };
+            // The one that asked may be gone: the next question says so.
+            let _ = kernel::seccomp_answer(listener.as_fd(), answer);
+        }
+        Ok(told)
+    };
+    Ok((path.display().to_string(), thread::spawn(serve)))
+}
+
+fn asking(t: &Place, names: &[&str], agent: &str) -> Bundle {
+    let calls = json!([{ "names": names, "action": "SCMP_ACT_NOTIFY" }]);
+    profile(t, calls)
+        .set("/linux/seccomp/listenerPath", agent)
+        .set("/linux/seccomp/listenerMetadata", "for the agent")
+}
+
+fn an_agent_answers_for_the_container(t: &Place) -> Result<()> {
+    let (path, agent) = agent(t, libc::ENOSPC)?;
+    let bundle = asking(t, &["mkdir", "mkdirat"], &path)
+        .set("/linux/seccomp/flags", json!(["SECCOMP_FILTER_FLAG_LOG"]))
+        .set("/annotations", json!({ "who": "me" }))
+        .sh("mkdir /tmp/x 2>&1; ls /proc/self/fd | wc -l");
+    let c = t.create(&bundle)?;
+    c.start()?;
+    c.ended()?;
+    let out = c.output();
+    assert!(out.contains("No space left on device"), "{out}");
+    // 0, 1, 2 and that of the directory: the listener is not the container's.
+    assert!(out.trim_end().ends_with('4'), "{out}");
+    let told = agent.join().expect("the agent")?;
+    assert_eq!(told.state["fds"], json!(["seccompFd"]));
+    assert_eq!(told.state["pid"], c.pid);
+    assert_eq!(told.state["metadata"], "for the agent");
+    let state = &told.state["state"];
+    assert_eq!(state["id"], c.id.as_str());
+    assert_eq!(state["status"], "creating");
+    assert_eq!(state["pid"], c.pid);
+    assert_eq!(state["bundle"], bundle.dir.display().to_string());
+    assert_eq!(state["annotations"], json!({ "who": "me" }));
+    assert_eq!(told.asked.len(), 1, "{:?}", told.asked);
+    c.delete()
+}
+
+/// Whatever init still does is asked about, and goes on: only write(2) may not be.
+fn an_agent_may_be_asked_about_all_that_init_does(t: &Place) -> Result<()> {
+    let names = [
+        "execve",
+        "read",
+        "close",
+        "setresuid",
+        "setresgid",
+        "setgroups",
+        "capset",
+        "prctl",
+        "chdir",
+        "sendmsg",
+        "openat",
+        "newfstatat",
+        "access",
+        "faccessat",
+        "faccessat2",
+        "prlimit64",
+        "close_range",
+    ];
+    for no_new_privileges in [true, false] {
+        let (path, agent) = agent(t, libc::ENOSPC)?;
+        let bundle = asking(t, &names, &path)
+            .set("/process/noNewPrivileges", no_new_privileges)
+            .args(&["true"]);
+        t.run(&bundle)?.ok();
+        let told = agent.join().expect("the agent")?;
+        let execve = libc::SYS_execve as i32;
+        assert!(told.asked.contains(&execve), "{:?}", told.asked);
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+fn an_agent_decides_without_no_new_privileges_too(t: &Place) -> Result<()> {
+    let (path, agent) = agent(t, libc::EXDEV)?;
+    let bundle = asking(t, &["mkdir", "mkdirat"], &path)
+        .set("/process/noNewPrivileges", false)
+        .set("/process/user", json!({ "uid": 1000, "gid": 1000 }))
+        .sh("mkdir /tmp/x 2>&1");
+    let out = t.run(&bundle)?.stdout;
+    assert!(out.contains("Invalid cross-device link"), "{out}");
+    agent.join().expect("the agent")?;
+    Ok(())
+}
+
+fn an_agent_that_is_not_there_is_an_error(t: &Place) -> Result<()> {
+    let bundle = asking(t, &["mkdir"], &t.path("nobody.sock").display().to_string());
+    t.create_fails(&bundle, &["nobody.sock"]);
+    let without = bundle.remove("/linux/seccomp/listenerPath");
+    t.create_fails(&without, &["istener"]);
+    Ok(())
+}
+
+fn an_agent_cannot_decide_over_write(t: &Place) -> Result<()> {
+    let bundle = asking(t, &["mkdir", "write"], "/nowhere");
+    t.create_fails(&bundle, &["SCMP_ACT_NOTIFY cannot be used for", "write"]);
     Ok(())
 }

@@ -21,6 +21,7 @@ pub struct Call {
     fds: Vec<(OwnedFd, RawFd)>,
     cgroup: PathBuf,
     traced: bool,
+    filter: Vec<libc::sock_filter>,
 }
 
 /// A call that is under way.
@@ -61,6 +62,11 @@ impl Call {
             .fold(name, |line, arg| line + " " + &arg.to_string_lossy());
         let mut command = Command::new(program);
         command.args(&args).current_dir(&place.dir);
+        if place.user() != 0 {
+            // Which also gives up root's supplementary groups.
+            command.uid(place.user()).gid(place.user());
+            command.env_remove("XDG_RUNTIME_DIR");
+        }
         Call {
             command,
             words,
@@ -70,11 +76,26 @@ impl Call {
             fds: Vec::new(),
             cgroup: PathBuf::from(format!("{CGROUPS}{}/runner/cgroup.procs", place.cgroup)),
             traced: false,
+            filter: match machine().without.is_empty() {
+                true => Vec::new(),
+                false => kernel::without_calls(&machine().without),
+            },
         }
+    }
+
+    /// On a kernel that does not have these system calls, as far as the runtime can tell.
+    pub fn without(mut self, numbers: &[libc::c_long]) -> Call {
+        self.filter = kernel::without_calls(numbers);
+        self
     }
 
     pub fn current_dir(mut self, dir: &Path) -> Call {
         self.command.current_dir(dir);
+        self
+    }
+
+    pub fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Call {
+        self.command.env(key, value);
         self
     }
 
@@ -102,6 +123,7 @@ impl Call {
         let cgroup = OpenOptions::new().write(true).open(&self.cgroup)?;
         let cgroup = kernel::dup_above(cgroup.as_fd(), 100)?;
         let (fds, traced) = (std::mem::take(&mut self.fds), self.traced);
+        let filter = std::mem::take(&mut self.filter);
         self.command
             .stdin(self.stdin)
             .stdout(File::create(&self.stdout)?)
@@ -112,6 +134,9 @@ impl Call {
                 kernel::write(cgroup.as_raw_fd(), b"0")?;
                 for (fd, number) in &fds {
                     kernel::dup_to(fd.as_raw_fd(), *number)?;
+                }
+                if !filter.is_empty() {
+                    kernel::filter(&filter)?;
                 }
                 if traced {
                     super::tracer::ask_to_be_traced()
@@ -205,6 +230,12 @@ impl Outcome {
     /// own, so with it as the stand-in only the failure counts.)
     #[track_caller]
     pub fn fails(self, words: &[&str]) -> Outcome {
+        self.fails_with(1, words)
+    }
+
+    /// The same with another status: `exec` has 255 for its own failures.
+    #[track_caller]
+    pub fn fails_with(self, status: i32, words: &[&str]) -> Outcome {
         assert_ne!(
             self.status, 0,
             "{} should have failed\nstdout: {}\nstderr: {}",
@@ -218,7 +249,7 @@ impl Outcome {
         );
         if !machine().is("crun") {
             assert_eq!(
-                self.status, 1,
+                self.status, status,
                 "{}: exit status; stderr: {}",
                 self.words, self.stderr
             );

@@ -294,3 +294,141 @@ pub fn make_message_queue(key: i32) -> io::Result<i32> {
     // SAFETY: no pointers.
     check(unsafe { libc::msgget(key, libc::IPC_CREAT | 0o600) }.into()).map(|id| id as i32)
 }
+
+/// struct seccomp_notif of seccomp_unotify(2): a system call that waits for an agent.
+#[repr(C)]
+#[derive(Default, Debug)]
+pub struct Question {
+    pub id: u64,
+    pub pid: u32,
+    pub flags: u32,
+    pub number: i32,
+    pub arch: u32,
+    pub instruction: u64,
+    pub args: [u64; 6],
+}
+
+/// struct seccomp_notif_resp.
+#[repr(C)]
+pub struct Answer {
+    pub id: u64,
+    pub value: i64,
+    /// Negated, or 0.
+    pub error: i32,
+    /// 1: go on with the call as it is.
+    pub flags: u32,
+}
+
+/// The next question of a seccomp listener; EINTR is the caller's.
+pub fn seccomp_receive(listener: BorrowedFd) -> io::Result<Question> {
+    const SECCOMP_IOCTL_NOTIF_RECV: u64 = 0xc050_2100;
+    let mut question = Question::default();
+    // SAFETY: the kernel writes one seccomp_notif, 80 bytes as the number of the ioctl says.
+    check(
+        unsafe {
+            libc::ioctl(
+                listener.as_raw_fd(),
+                SECCOMP_IOCTL_NOTIF_RECV as _,
+                &mut question,
+            )
+        }
+        .into(),
+    )?;
+    Ok(question)
+}
+
+pub fn seccomp_answer(listener: BorrowedFd, mut answer: Answer) -> io::Result<()> {
+    const SECCOMP_IOCTL_NOTIF_SEND: u64 = 0xc018_2101;
+    // SAFETY: the kernel reads one seccomp_notif_resp, 24 bytes.
+    check(
+        unsafe {
+            libc::ioctl(
+                listener.as_raw_fd(),
+                SECCOMP_IOCTL_NOTIF_SEND as _,
+                &mut answer,
+            )
+        }
+        .into(),
+    )
+    .map(drop)
+}
+
+/// Exchanges two names in one step (renameat2(2), RENAME_EXCHANGE).
+pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let (one, other) = (c_path(one)?, c_path(other)?);
+    // SAFETY: two C strings that outlive the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    })
+    .map(drop)
+}
+
+/// A filter that makes these system calls answer ENOSYS, as a kernel does that is older than they.
+pub fn without_calls(numbers: &[libc::c_long]) -> Vec<libc::sock_filter> {
+    let mut program = vec![libc::sock_filter {
+        code: 0x20, // load the number
+        jt: 0,
+        jf: 0,
+        k: 0,
+    }];
+    for number in numbers {
+        program.push(libc::sock_filter {
+            code: 0x15, // equal: the next instruction, else the one after it
+            jt: 0,
+            jf: 1,
+            k: *number as u32,
+        });
+        program.push(libc::sock_filter {
+            code: 0x06,
+            jt: 0,
+            jf: 0,
+            k: libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
+        });
+    }
+    program.push(libc::sock_filter {
+        code: 0x06,
+        jt: 0,
+        jf: 0,
+        k: libc::SECCOMP_RET_ALLOW,
+    });
+    program
+}
+
+/// Puts such a filter on this process, for ever; usable between fork and exec.
+pub fn filter(program: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel copies `len` instructions, which outlive the call.
+    check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) }.into())
+        .map(drop)
+}
+
+/// The security label of the session keyring (keyctl(2), KEYCTL_GET_SECURITY).
+pub fn keyring_label() -> io::Result<String> {
+    const KEYCTL_GET_SECURITY: libc::c_int = 17;
+    const KEY_SPEC_SESSION_KEYRING: libc::c_int = -3;
+    let mut label = [0u8; 256];
+    // SAFETY: the kernel writes at most as many bytes as it is told, with a NUL byte among them.
+    let length = check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_GET_SECURITY,
+            KEY_SPEC_SESSION_KEYRING,
+            label.as_mut_ptr(),
+            label.len(),
+        )
+    })?;
+    let label = &label[..(length as usize).min(label.len())];
+    Ok(String::from_utf8_lossy(label)
+        .trim_end_matches('\0')
+        .to_owned())
+}

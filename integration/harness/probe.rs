@@ -51,6 +51,14 @@ pub fn main(args: &[String]) -> ! {
             )
         }
         ["queue", key] => report(kernel::make_message_queue(key.parse().unwrap()).map(drop)),
+        // probe key-label: the security label of the session keyring.
+        ["key-label"] => {
+            println!(
+                "{}",
+                kernel::keyring_label().unwrap_or_else(|e| e.to_string())
+            );
+            0
+        }
         // probe say FILE SIGNAL...: appends the name of each signal that arrives; ends at TERM.
         ["say", file] => say_signals(Path::new(file)),
         // probe spin: uses the processor until killed, or for ten minutes.

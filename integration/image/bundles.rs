@@ -49,7 +49,7 @@ fn an_image_is_loaded_unpacked_and_run(t: &Place) -> Result<()> {
     let out = run(t, "bundle")?;
     assert_eq!(
         out,
-        "33\n/srv/new\nimage /srv\nSeccomp:\t2\nsh\n".to_owned(),
+        "33\n/srv/new\nimage /srv\nSeccomp:\t2\ncat\n".to_owned(),
     );
     Ok(())
 }

@@ -15,7 +15,8 @@ tests! {
     ids_of_the_image_are_those_of_the_users_range ["setpriv", "newuidmap"],
 }
 
-const UID: u32 = 12_345;
+/// nobody: newuidmap wants a user that has a name.
+const UID: u32 = 65_534;
 
 /// A user's own directory, with a copy of the program, and an image.
 fn home(t: &Place) -> Result<()> {
@@ -110,8 +111,8 @@ fn ids_of_the_image_are_those_of_the_users_range(t: &Place) -> Result<()> {
     home(t)?;
     // Files of our own in the place of /etc/subuid, in a mount namespace of our own.
     for (file, line) in [
-        ("subuid", "12345:700000:1000\n"),
-        ("subgid", "12345:800000:1000\n"),
+        ("subuid", "nobody:700000:1000\n"),
+        ("subgid", "65534:800000:1000\n"),
     ] {
         fs::write(t.path(file), line)?;
     }
@@ -127,7 +128,6 @@ fn ids_of_the_image_are_those_of_the_users_range(t: &Place) -> Result<()> {
             .current_dir(&t.dir);
         crate::place::text(command.output()?)
     };
-    t.sh("touch /etc/subuid /etc/subgid")?;
     mapped(&["load", "-q", "-i", "image.layout"])?;
     // Only the lower layer has the file of another user.
     write(

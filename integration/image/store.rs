@@ -103,8 +103,8 @@ fn what_nothing_names_is_removed_and_what_something_names_is_not(t: &Place) -> R
         t.call(["prune"])?,
         "Removed 0 blobs and 0 layers, 0B freed\n"
     );
-    t.call(["rm", "c"])?;
     fs::remove_dir_all(t.path("bo"))?;
+    t.call(["rm", "c"])?;
     fs::write(t.store.join("image/ingest/1-1.spool"), "left by a dead one")?;
     t.call(["gc"])?;
     assert_eq!(fs::read_dir(t.store.join("image/ingest"))?.count(), 0);

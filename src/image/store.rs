@@ -194,8 +194,8 @@ impl Store {
     /// Stores a small blob that is at hand, such as a config.
     pub fn put_blob(&self, content: &[u8], media_type: &str) -> Result<Descriptor> {
         let descriptor = Descriptor::of(media_type, content);
-        if let Ingest::Missing(mut blob) = self.blob_writer(&descriptor.digest, descriptor.size)? {
-            blob.restart()?;
+        if let Ingest::Missing(blob) = self.blob_writer(&descriptor.digest, descriptor.size)? {
+            let mut blob = blob.afresh()?;
             blob.write_all(content)?;
             blob.commit()?;
         }

@@ -17,12 +17,14 @@ use crate::sys;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs, statfs};
 use nix::sys::uio::pread;
-use nix::unistd::{UnlinkatFlags, read, unlinkat, write};
+use nix::unistd::{
+    AccessFlags, Uid, UnlinkatFlags, faccessat, fchown, fchownat, read, unlinkat, write,
+};
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -157,6 +159,26 @@ impl Cgroup {
         bail!("someone removes the directories above as fast as they are made")
     }
 
+    /// May the caller put a child into it? That takes the right to write to cgroup.procs of the
+    /// nearest cgroup that holds both it and the caller's own (cgroup-v2.rst, "Delegation
+    /// Containment").
+    pub fn may_be_entered_from(&self, mount: &Path) -> bool {
+        let Ok(own) = own() else {
+            return false;
+        };
+        let own = mount.join(own.strip_prefix("/").unwrap_or(&own));
+        let both = self.path.ancestors().find(|dir| own.starts_with(dir));
+        both.is_some_and(|dir| {
+            faccessat(
+                AT_FDCWD,
+                &dir.join("cgroup.procs"),
+                AccessFlags::W_OK,
+                AtFlags::AT_EACCESS,
+            )
+            .is_ok()
+        })
+    }
+
     /// How many processes in it the kernel has killed for want of memory (memory.events, oom_kill);
     /// `None` without the memory controller.
     pub fn oom_kills(&self) -> Option<u64> {
@@ -173,7 +195,10 @@ impl Cgroup {
         let dir = match openat2(AT_FDCWD, path, how) {
             Ok(dir) => dir,
             Err(Errno::ENOENT | Errno::ENODEV) => return Ok(None),
-            Err(errno) => bail!("opening cgroup {}: {}", path.display(), errno.desc()),
+            Err(errno) => {
+                let refused = sys::Error::new("openat2", format!("{path:?}"), errno);
+                bail!("opening cgroup {}: {refused}", path.display())
+            }
         };
         ensure!(
             fstatfs(&dir).is_ok_and(|s| s.filesystem_type() == CGROUP2_SUPER_MAGIC),
@@ -185,6 +210,11 @@ impl Cgroup {
             dir,
             made: vec![],
         }))
+    }
+
+    /// The existing cgroup at `inner` below `mount`; `None` where there is none.
+    pub fn open_below(mount: &Path, inner: &Path) -> Result<Option<Cgroup>> {
+        Self::open(&mount.join(inner.strip_prefix("/").unwrap_or(inner)))
     }
 
     /// The existing cgroup at `inner` below `mount` that someone else made for the container
@@ -200,6 +230,16 @@ impl Cgroup {
         let above = inner.parent().filter(|p| !p.as_os_str().is_empty());
         hand_down_controllers(&top, above, cgroup.dir());
         Ok(cgroup)
+    }
+
+    /// An existing cgroup below this one, for CLONE_INTO_CGROUP: no link and no `..` leads out.
+    /// "" and "/" are this one.
+    pub fn below(&self, inner: &Path) -> nix::Result<OwnedFd> {
+        let inner = inner.strip_prefix("/").unwrap_or(inner);
+        match inner.as_os_str().is_empty() {
+            true => open_below(self.dir(), Path::new(".")),
+            false => open_below(self.dir(), inner),
+        }
     }
 
     /// Absolute path, mount included.
@@ -233,7 +273,7 @@ impl Cgroup {
 
     /// Undoes [`Cgroup::create`]: removes what it made, and nothing else.
     pub fn undo(&self) -> Result<()> {
-        if self.made.last().is_some_and(|p| *p == self.path) {
+        if self.is_new() {
             self.remove()?;
         }
         remove_made(&self.made);
@@ -377,7 +417,7 @@ fn hand_down(dir: BorrowedFd<'_>) {
     };
     let wanted = missing(&available, &enabled);
     let all: Vec<String> = wanted.iter().map(|c| format!("+{c}")).collect();
-    if all.is_empty() || write_file(dir, file, &all.join(" ")).is_ok() {
+    if all.is_empty() || holds_processes(dir) || write_file(dir, file, &all.join(" ")).is_ok() {
         return;
     }
     // All or nothing, says the kernel: one that cannot be enabled must not keep back the others.
@@ -385,6 +425,15 @@ fn hand_down(dir: BorrowedFd<'_>) {
     for one in all {
         let _ = write_file(dir, file, &one);
     }
+}
+
+/// One that is not the root, which alone may hold processes and hand down (cgroups(7), no internal
+/// processes). The kernel makes an exception for cpu, cpuset, pids and perf_event: but with them
+/// handed down, a cgroup with processes becomes the root of threaded ones, and no cgroup below it
+/// can hold a container any more.
+fn holds_processes(dir: BorrowedFd<'_>) -> bool {
+    read_file(dir, "cgroup.type").is_ok()
+        && read_file(dir, "cgroup.procs").is_ok_and(|procs| !procs.is_empty())
 }
 
 /// The words of `all` that `have` lacks.
@@ -413,10 +462,43 @@ impl Cgroup {
         for write in &plan.writes {
             self.perform(write)?;
         }
-        if let Some(code) = &plan.device_program {
-            self.limit_devices(code, plan.device_program_optional)?;
+        if plan.device_program.is_some() || !self.is_new() {
+            self.limit_devices(plan.device_program.as_deref(), plan.device_program_optional)?;
+        }
+        if let Some(uid) = plan.owner {
+            self.give_to(uid)?;
         }
         Ok(())
+    }
+
+    /// Lets `uid` divide the cgroup and move processes within it (runtime-spec config-linux.md,
+    /// "Cgroup ownership"): never the limits, which stay the runtime's.
+    fn give_to(&self, uid: u32) -> Result<()> {
+        let uid = Some(Uid::from_raw(uid));
+        // Without the file, the kernel's list of 2017.
+        let listed = fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_else(|_| {
+            "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_owned()
+        });
+        fchown(self.dir(), uid, None)
+            .and_then(|()| {
+                for file in listed.lines().filter(|file| !file.contains('/')) {
+                    match fchownat(self.dir(), file, uid, None, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                        // Not every listed file is in every cgroup.
+                        Ok(()) | Err(Errno::ENOENT) => {}
+                        Err(errno) => return Err(errno),
+                    }
+                }
+                Ok(())
+            })
+            .or_else(|errno| match errno {
+                // An ordinary user may not give anything away, and goes on as the owner.
+                Errno::EPERM if !nix::unistd::geteuid().is_root() => Ok(()),
+                errno => bail!(
+                    "giving cgroup {} to its user: {}",
+                    self.path.display(),
+                    errno.desc()
+                ),
+            })
     }
 
     fn perform(&self, wish: &CgroupWrite) -> Result<()> {
@@ -429,6 +511,8 @@ impl Cgroup {
         match done {
             Ok(()) => Ok(()),
             Err(Errno::ENOENT) if wish.optional => Ok(()),
+            // No limit is asked for, and without the controller there is none.
+            Err(Errno::ENOENT) if value == "max" => Ok(()),
             Err(Errno::ENOENT) => Err(self.absent(&wish.field, file)),
             Err(errno) => Err(self.refused(&wish.field, file, value, errno)),
         }
@@ -462,29 +546,51 @@ impl Cgroup {
         Ok(())
     }
 
-    fn limit_devices(&self, code: &[u64], optional: bool) -> Result<()> {
-        let load = || {
+    /// Puts the program `code` in force (`None`: all is allowed) in the place of those that are in
+    /// force in this very cgroup: an earlier one of ours, or of whoever had the cgroup before.
+    ///
+    /// systemd's stays, which knows only how to say less. The new one comes first, so that at no
+    /// moment is more allowed than by the old or the new.
+    pub fn limit_devices(&self, code: Option<&[u64]>, optional: bool) -> Result<()> {
+        match self.replace_devices(code) {
+            Err(error) if error.errno == Errno::EPERM && optional => Ok(()),
+            done => done.map_err(|error| why_no_devices(&error)),
+        }
+    }
+
+    fn replace_devices(&self, code: Option<&[u64]>) -> sys::Result<()> {
+        let (old, flags) = match self.is_new() {
+            true => (vec![], 0),
+            false => sys::bpf::attached_device_programs(self.dir())?,
+        };
+        // Attached alone (no flag, or one that only lets those below override it), it is replaced
+        // by what is attached in the same way; beside it the kernel allows nothing else.
+        let alone = !old.is_empty() && flags & sys::bpf::BPF_F_ALLOW_MULTI == 0;
+        let flags = if alone {
+            flags
+        } else {
+            sys::bpf::BPF_F_ALLOW_MULTI
+        };
+        if let Some(code) = code {
             let program = sys::bpf::load_device_program(code)?;
-            let flags = sys::bpf::BPF_F_ALLOW_MULTI;
-            sys::bpf::attach_device_program(self.dir(), program.as_fd(), flags)
-        };
-        let Err(error) = load() else { return Ok(()) };
-        let hint = match error.errno {
-            Errno::EPERM if optional => return Ok(()),
-            // Before kernel 5.11 programs counted against RLIMIT_MEMLOCK.
-            Errno::EPERM => {
-                ": limiting devices takes CAP_BPF or CAP_SYS_ADMIN in the initial user namespace \
-                 (before Linux 5.11 also a higher `ulimit -l`)"
+            sys::bpf::attach_device_program(self.dir(), program.as_fd(), flags)?;
+            if alone {
+                return Ok(());
             }
-            Errno::ENOMEM => {
-                ": no memory for the program, or `ulimit -l` too low before Linux 5.11"
+        }
+        for old in old.iter().filter(|old| old.name != SYSTEMDS_PROGRAM) {
+            match sys::bpf::detach_device_program(self.dir(), old.program.as_fd()) {
+                // Somebody else was faster.
+                Err(error) if error.errno != Errno::ENOENT => return Err(error),
+                _ => {}
             }
-            Errno::EINVAL | Errno::ENOSYS => {
-                ": the kernel needs CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF"
-            }
-            _ => "",
-        };
-        Err(anyhow!("linux.resources.devices: {error}{hint}"))
+        }
+        Ok(())
+    }
+
+    /// [`Cgroup::create`] made it: nobody can have left anything in it.
+    fn is_new(&self) -> bool {
+        self.made.last().is_some_and(|made| *made == self.path)
     }
 
     /// The error for a file that is not there.
@@ -545,6 +651,25 @@ impl Cgroup {
     }
 }
 
+/// What systemd calls the program that carries out DevicePolicy and DeviceAllow.
+const SYSTEMDS_PROGRAM: &str = "sd_devices";
+
+fn why_no_devices(error: &sys::Error) -> anyhow::Error {
+    let hint = match error.errno {
+        // Before kernel 5.11 programs counted against RLIMIT_MEMLOCK.
+        Errno::EPERM => {
+            ": limiting devices takes CAP_BPF or CAP_SYS_ADMIN in the initial user namespace \
+             (before Linux 5.11 also a higher `ulimit -l`)"
+        }
+        Errno::ENOMEM => ": no memory for the program, or `ulimit -l` too low before Linux 5.11",
+        Errno::EINVAL | Errno::ENOSYS => {
+            ": the kernel needs CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF"
+        }
+        _ => "",
+    };
+    anyhow!("linux.resources.devices: {error}{hint}")
+}
+
 /// Number of the hierarchy that holds `controller` (0: v2, or none), from the text of
 /// /proc/cgroups (cgroups(7)); `None` where it is unknown or disabled.
 fn hierarchy(cgroups: &str, controller: &str) -> Option<u32> {
@@ -558,6 +683,17 @@ fn hierarchy(cgroups: &str, controller: &str) -> Option<u32> {
 
 /// `dir` has `controller` and does not hand it down: the kernel is asked again, for its errno.
 fn why_not_enabled(dir: &Path, controller: &str) -> String {
+    let busy = || {
+        format!(
+            "{} holds processes itself, and then hands nothing down (cgroups(7), no internal \
+             processes): give a linux.cgroupsPath elsewhere",
+            dir.display()
+        )
+    };
+    let opened = openat(AT_FDCWD, dir, OFlag::O_PATH | DIRECTORY, Mode::empty());
+    if opened.is_ok_and(|dir| holds_processes(dir.as_fd())) {
+        return busy();
+    }
     let file = dir.join("cgroup.subtree_control");
     let open = fs::OpenOptions::new().write(true).open(&file);
     let tried = open
@@ -568,11 +704,7 @@ fn why_not_enabled(dir: &Path, controller: &str) -> String {
     };
     let file = file.display();
     match errno {
-        Errno::EBUSY => format!(
-            "{} holds processes itself, and then hands nothing down (cgroups(7), no internal \
-             processes): give a linux.cgroupsPath elsewhere",
-            dir.display()
-        ),
+        Errno::EBUSY => busy(),
         Errno::EACCES | Errno::EPERM => {
             format!("this user may not enable it in {file}: it is not delegated")
         }
@@ -630,7 +762,11 @@ impl Cgroup {
             }
         }
         if hold {
-            self.set_frozen(false)?;
+            match write_file(self.dir(), "cgroup.freeze", "0") {
+                // Emptied, it may be gone by now: systemd removes what is empty.
+                Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
+                Err(errno) => bail!("thawing cgroup {}: {}", self.path.display(), errno.desc()),
+            }
         }
         match first_error {
             Some(error) => Err(error).with_context(|| format!("cgroup {}", self.path.display())),

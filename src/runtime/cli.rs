@@ -7,6 +7,7 @@
 
 use crate::runtime::commands;
 use crate::runtime::duration;
+use crate::runtime::host;
 use crate::runtime::log::{self, Format, Log};
 use crate::runtime::parent::seal;
 use crate::runtime::state::OCI_VERSION;
@@ -40,6 +41,10 @@ pub struct CreateArgs {
     pub no_new_keyring: bool,
     /// Descriptors 3..3+N are the container's too.
     pub preserve_fds: u32,
+    /// systemd makes the cgroup (a global option).
+    pub systemd_cgroup: bool,
+    /// `--rootless` (a global option): whether to expect that cgroups are refused. `None`: found out.
+    pub rootless: Option<bool>,
 }
 
 /// `run`.
@@ -50,6 +55,35 @@ pub struct RunArgs {
     /// The record and the cgroup stay when the container has ended.
     pub keep: bool,
     pub no_subreaper: bool,
+}
+
+/// `exec`; options as typed. With `process`, those that describe the process are ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExecArgs {
+    pub id: String,
+    pub command: Vec<String>,
+    /// A JSON file with config.json's `process`.
+    pub process: Option<PathBuf>,
+    pub cwd: Option<PathBuf>,
+    /// `KEY=value`, beside those of config.json.
+    pub env: Vec<String>,
+    pub tty: bool,
+    /// `UID[:GID]`
+    pub user: Option<String>,
+    pub additional_gids: Vec<String>,
+    pub process_label: Option<String>,
+    pub apparmor: Option<String>,
+    /// `None`: as config.json has it.
+    pub no_new_privs: Option<bool>,
+    pub caps: Vec<String>,
+    pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
+    pub detach: bool,
+    pub preserve_fds: u32,
+    /// Cgroups below the container's: one, or none.
+    pub cgroups: Vec<String>,
+    pub ignore_paused: bool,
 }
 
 /// `update`; options as typed, empty where they were not.
@@ -72,6 +106,7 @@ pub enum ListFormat {
 pub enum Verb {
     Create(CreateArgs),
     Run(RunArgs),
+    Exec(ExecArgs),
     Start {
         id: String,
     },
@@ -112,14 +147,42 @@ pub enum Verb {
     },
     Spec {
         bundle: PathBuf,
+        rootless: bool,
     },
     Plan {
         bundle: PathBuf,
+        systemd_cgroup: bool,
     },
 }
 
-/// The verbs that clone a container's process from this one: they run only from a sealed copy.
-const MAKERS: [&str; 2] = ["create", "run"];
+impl Verb {
+    /// `exec` gives the status of its process, so its own failures have one that engines know.
+    fn status_of_failure(&self) -> u8 {
+        match self {
+            Verb::Exec(_) => 255,
+            _ => 1,
+        }
+    }
+
+    /// `--systemd-cgroup`; verbs that make nothing go by the record.
+    fn let_systemd_make_the_cgroup(&mut self) {
+        match self {
+            Verb::Create(args) => args.systemd_cgroup = true,
+            Verb::Run(args) => args.create.systemd_cgroup = true,
+            Verb::Plan { systemd_cgroup, .. } => *systemd_cgroup = true,
+            _ => {}
+        }
+    }
+
+    /// `--rootless`; as above.
+    fn set_rootless(&mut self, rootless: Option<bool>) {
+        match self {
+            Verb::Create(args) => args.rootless = rootless,
+            Verb::Run(args) => args.create.rootless = rootless,
+            _ => {}
+        }
+    }
+}
 
 /// From argv to the exit status: the only place that prints an error.
 pub fn main(argv: impl Iterator<Item = OsString>) -> u8 {
@@ -129,7 +192,7 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> u8 {
     // operand of that name only costs the time.
     let sealed = match words
         .iter()
-        .any(|word| MAKERS.iter().any(|verb| word == verb))
+        .any(|word| sys::entry::MAKERS.iter().any(|verb| word == verb))
     {
         true => seal::ensure(),
         false => Ok(()),
@@ -142,7 +205,11 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> u8 {
         Typed::Verb(root, verb) => {
             log::check()?;
             log::debug(|| format!("{verb:?}"));
-            Ok(commands::perform(&Global { root }, &verb)?)
+            let status_of_failure = verb.status_of_failure();
+            commands::perform(&Global { root }, &verb).map_err(|why| Refused {
+                status: status_of_failure,
+                why,
+            })
         }
     });
     // Rust's own exit would do it; this program's main is not Rust's.
@@ -172,11 +239,23 @@ fn print(text: &str) -> Result<()> {
 // ---------------------------------------------------------------------------------------------
 // The table
 
+/// What an option takes, and what its value is called in the help.
+#[derive(Clone, Copy)]
+enum Takes {
+    /// It is there or not.
+    Nothing,
+    /// There, not there, or denied (`--name=false`): three things.
+    Denial,
+    /// The last one typed counts.
+    One(&'static str),
+    /// All that are typed count.
+    Many(&'static str),
+}
+
 struct Flag {
     long: &'static str,
     short: Option<char>,
-    /// What its value is called in the help; `None`: it is there or not.
-    value: Option<&'static str>,
+    takes: Takes,
     /// Empty: taken, but left out of the help.
     help: &'static str,
 }
@@ -197,7 +276,7 @@ const fn flag(long: &'static str, short: Option<char>, help: &'static str) -> Fl
     Flag {
         long,
         short,
-        value: None,
+        takes: Takes::Nothing,
         help,
     }
 }
@@ -211,7 +290,21 @@ const fn option(
     Flag {
         long,
         short,
-        value: Some(value),
+        takes: Takes::One(value),
+        help,
+    }
+}
+
+const fn many(
+    long: &'static str,
+    short: Option<char>,
+    value: &'static str,
+    help: &'static str,
+) -> Flag {
+    Flag {
+        long,
+        short,
+        takes: Takes::Many(value),
         help,
     }
 }
@@ -291,6 +384,91 @@ const RUN: &[Flag] = &[
         None,
         "Do not become the parent of the container's orphans",
     ),
+];
+
+const EXEC: &[Flag] = &[
+    option(
+        "console-socket",
+        None,
+        "SOCKET",
+        "Send the terminal's master end to this socket",
+    ),
+    option(
+        "pidfd-socket",
+        None,
+        "SOCKET",
+        "Send a pidfd of the process to this socket",
+    ),
+    option(
+        "cwd",
+        None,
+        "DIR",
+        "Working directory in the container [default: that of config.json]",
+    ),
+    many(
+        "env",
+        Some('e'),
+        "KEY=VALUE",
+        "An environment variable beside those of config.json (may be repeated)",
+    ),
+    flag("tty", Some('t'), "Give the process a terminal"),
+    option(
+        "user",
+        Some('u'),
+        "UID[:GID]",
+        "User and group [default: those of config.json]",
+    ),
+    many(
+        "additional-gids",
+        Some('g'),
+        "GID",
+        "One more group (may be repeated)",
+    ),
+    option(
+        "process",
+        Some('p'),
+        "FILE",
+        "Take the process from FILE (JSON, as `process` of config.json)",
+    ),
+    flag("detach", Some('d'), "Leave the process running, and return"),
+    option("pid-file", None, "FILE", "Write the process id to FILE"),
+    option(
+        "process-label",
+        None,
+        "LABEL",
+        "SELinux label of the process",
+    ),
+    option(
+        "apparmor",
+        None,
+        "PROFILE",
+        "AppArmor profile of the process",
+    ),
+    Flag {
+        long: "no-new-privs",
+        short: None,
+        takes: Takes::Denial,
+        help: "Set no_new_privs, or with =false do not [default: as in config.json]",
+    },
+    many(
+        "cap",
+        Some('c'),
+        "CAP",
+        "One more capability, like CAP_KILL (may be repeated)",
+    ),
+    option(
+        "preserve-fds",
+        None,
+        "N",
+        "Pass N more file descriptors, from 3 on [default: 0]",
+    ),
+    many(
+        "cgroup",
+        None,
+        "PATH",
+        "Run in this existing cgroup below the container's",
+    ),
+    flag("ignore-paused", None, "Also in a paused container"),
 ];
 
 /// The values are kept as typed; `update` knows their units.
@@ -398,6 +576,14 @@ const FORMS: &[Form] = &[
         flags: &[BUNDLE, CREATE, RUN],
         operands: &["ID"],
         operands_last: false,
+        hidden: false,
+    },
+    Form {
+        verb: "exec",
+        about: "Execute one more process in a running container",
+        flags: &[EXEC],
+        operands: &["ID", "[COMMAND...]"],
+        operands_last: true,
         hidden: false,
     },
     Form {
@@ -512,7 +698,14 @@ const FORMS: &[Form] = &[
     Form {
         verb: "spec",
         about: "Write a config.json that runs as it is",
-        flags: &[BUNDLE],
+        flags: &[
+            BUNDLE,
+            &[flag(
+                "rootless",
+                None,
+                "Write one that an ordinary user can run",
+            )],
+        ],
         operands: &[],
         operands_last: false,
         hidden: false,
@@ -619,12 +812,15 @@ fn option_word(
         return Some(word);
     };
     word.push(flag.long);
-    let value = match flag.value {
-        Some(_) => value.map(OsStr::to_owned).or_else(|| words.next()),
-        None => match value.map(OsStr::as_bytes) {
+    let value = match flag.takes {
+        Takes::One(_) | Takes::Many(_) => value.map(OsStr::to_owned).or_else(|| words.next()),
+        Takes::Nothing | Takes::Denial => match value.map(OsStr::as_bytes) {
             // Go's strconv.ParseBool.
             None | Some(b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True") => None,
-            Some(b"0" | b"f" | b"F" | b"false" | b"FALSE" | b"False") => return None,
+            Some(b"0" | b"f" | b"F" | b"false" | b"FALSE" | b"False") => match flag.takes {
+                Takes::Denial => Some("false".into()),
+                _ => return None,
+            },
             Some(other) => Some(OsStr::from_bytes(other).to_owned()),
         },
     };
@@ -711,6 +907,7 @@ fn fill(command: Command) -> Command {
         let bare = name.trim_matches(['[', ']', '.']);
         let help = match bare {
             "ID" => "The container's name",
+            "COMMAND" => "The program and its arguments",
             "PS_OPTIONS" => "Options of ps(1), for the table [default: -ef]",
             _ => "A signal's name or number",
         };
@@ -738,11 +935,21 @@ fn arg(flag: &'static Flag) -> Arg {
         Some(short) => arg.short(short),
         None => arg,
     };
-    match flag.value {
-        None => arg.action(ArgAction::SetTrue),
-        Some("N") => arg.value_name("N").value_parser(value_parser!(u32)),
-        Some(value) => arg
+    match flag.takes {
+        Takes::Nothing => arg.action(ArgAction::SetTrue),
+        Takes::Denial => arg
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_parser(["true", "false"])
+            .value_name("BOOL"),
+        Takes::One("N") => arg.value_name("N").value_parser(value_parser!(u32)),
+        Takes::One(value) => arg
             .value_name(value)
+            .value_parser(OsStringValueParser::new()),
+        Takes::Many(value) => arg
+            .value_name(value)
+            .action(ArgAction::Append)
             .value_parser(OsStringValueParser::new()),
     }
 }
@@ -759,8 +966,12 @@ fn parse(args: &[OsString]) -> Result<Typed, Refused> {
     let Some((verb, options)) = matches.subcommand() else {
         return Ok(Typed::Print(command().render_help().to_string()));
     };
-    let verb = Options(options).verb(verb)?;
-    typed.check_global(&verb)?;
+    let mut verb = Options(options).verb(verb)?;
+    typed.check_log_format()?;
+    verb.set_rootless(typed.rootless()?);
+    if typed.has("systemd-cgroup") {
+        verb.let_systemd_make_the_cgroup();
+    }
     Ok(Typed::Verb(typed.root()?, verb))
 }
 
@@ -841,6 +1052,7 @@ impl Options<'_> {
                 keep: self.has("keep"),
                 no_subreaper: self.has("no-subreaper"),
             }),
+            "exec" => Verb::Exec(self.exec()?),
             "start" => Verb::Start { id: self.id()? },
             "state" => Verb::State { id: self.id()? },
             "list" => Verb::List {
@@ -881,9 +1093,11 @@ impl Options<'_> {
             },
             "spec" => Verb::Spec {
                 bundle: self.bundle(),
+                rootless: self.has("rootless"),
             },
             "plan" => Verb::Plan {
                 bundle: self.bundle(),
+                systemd_cgroup: false,
             },
             other => bail!("{other}: a verb without meaning"),
         })
@@ -899,7 +1113,57 @@ impl Options<'_> {
             no_pivot: self.has("no-pivot"),
             no_new_keyring: self.has("no-new-keyring"),
             preserve_fds: self.0.get_one("preserve-fds").copied().unwrap_or(0),
+            systemd_cgroup: false,
+            rootless: None,
         })
+    }
+
+    fn exec(&self) -> Result<ExecArgs> {
+        Ok(ExecArgs {
+            id: self.id()?,
+            command: self.texts("COMMAND")?,
+            process: self.path("process"),
+            cwd: self.path("cwd"),
+            env: self.texts("env")?,
+            tty: self.has("tty"),
+            user: self.text("user")?,
+            additional_gids: self.texts("additional-gids")?,
+            process_label: self.text("process-label")?,
+            apparmor: self.text("apparmor")?,
+            no_new_privs: self
+                .0
+                .get_one::<String>("no-new-privs")
+                .map(|v| v == "true"),
+            caps: self.texts("cap")?,
+            console_socket: self.path("console-socket"),
+            pidfd_socket: self.path("pidfd-socket"),
+            pid_file: self.path("pid-file"),
+            detach: self.has("detach"),
+            preserve_fds: self.0.get_one("preserve-fds").copied().unwrap_or(0),
+            cgroups: self.texts("cgroup")?,
+            ignore_paused: self.has("ignore-paused"),
+        })
+    }
+
+    /// The values of an option that may be repeated, or the operands of that name.
+    fn texts(&self, name: &str) -> Result<Vec<String>> {
+        let all = self.0.get_many::<OsString>(name).into_iter().flatten();
+        all.map(|value| match value.to_str() {
+            Some(text) => Ok(text.to_owned()),
+            None => bail!("{name}: {value:?} is not UTF-8"),
+        })
+        .collect()
+    }
+
+    /// The value of an option; an empty one is as good as none.
+    fn text(&self, name: &str) -> Result<Option<String>> {
+        match self.value(name).filter(|value| !value.is_empty()) {
+            None => Ok(None),
+            Some(value) => match value.to_str() {
+                Some(text) => Ok(Some(text.to_owned())),
+                None => bail!("{name}: {value:?} is not UTF-8"),
+            },
+        }
     }
 
     fn update(&self) -> Result<UpdateArgs> {
@@ -938,31 +1202,26 @@ impl Options<'_> {
         }
     }
 
-    /// Global options that only need to be right, or are not built yet. What makes a container must
-    /// not go on as if they had not been typed; other verbs go by the record.
-    fn check_global(&self, verb: &Verb) -> Result<()> {
+    /// It only needs to be right: `main` has looked at it already.
+    fn check_log_format(&self) -> Result<()> {
         match self.value("log-format").map(OsStr::as_bytes) {
             None | Some(b"" | b"text" | b"json") => {}
             Some(other) => bail!("invalid log-format: {}", String::from_utf8_lossy(other)),
         }
-        let makes = matches!(verb, Verb::Create(_) | Verb::Run(_));
+        Ok(())
+    }
+
+    /// Whether cgroups may be refused; `None`: to be found out.
+    fn rootless(&self) -> Result<Option<bool>> {
         match self.value("rootless").map(OsStr::as_bytes) {
-            None | Some(b"auto" | b"false") => {}
-            Some(b"true") if makes => {
-                bail!("--rootless=true: containers without root are not supported yet")
-            }
-            Some(b"true") => {}
+            None | Some(b"" | b"auto") => Ok(None),
+            Some(b"true") => Ok(Some(true)),
+            Some(b"false") => Ok(Some(false)),
             Some(other) => bail!(
                 "invalid value {:?} for --rootless: use true, false or auto",
                 String::from_utf8_lossy(other)
             ),
         }
-        if makes && self.has("systemd-cgroup") {
-            bail!(
-                "--systemd-cgroup: cgroups by systemd are not supported yet: leave it out, or set the engine's cgroup driver to cgroupfs"
-            );
-        }
-        Ok(())
     }
 
     /// Absolute, so that it still names the same directory after a change of directory.
@@ -970,14 +1229,20 @@ impl Options<'_> {
         let root = self.path("root").unwrap_or_else(|| {
             let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
             match own {
-                Some(dir) if !nix::unistd::geteuid().is_root() => {
-                    PathBuf::from(dir).join("sc-runtime")
-                }
+                Some(dir) if has_runtime_dir() => PathBuf::from(dir).join("sc-runtime"),
                 _ => "/run/sc-runtime".into(),
             }
         });
         std::path::absolute(&root).with_context(|| format!("--root {}", root.display()))
     }
+}
+
+/// Is `$XDG_RUNTIME_DIR` the caller's own? An ordinary user's is, and as in runc that of whoever is
+/// root only of a user namespace (podman's own, say), unless it goes by the name.
+fn has_runtime_dir() -> bool {
+    !nix::unistd::geteuid().is_root()
+        || !host::in_initial_user_namespace().unwrap_or(true)
+            && std::env::var_os("USER").is_none_or(|name| name != "root")
 }
 
 #[cfg(test)]
@@ -1119,6 +1384,28 @@ mod tests {
             }
         );
         assert_eq!(
+            verb("--systemd-cgroup create x"),
+            Verb::Create(CreateArgs {
+                bundle: ".".into(),
+                id: id.clone(),
+                systemd_cgroup: true,
+                ..CreateArgs::default()
+            })
+        );
+        for (typed, rootless) in [
+            ("--rootless true", Some(true)),
+            ("--rootless=false", Some(false)),
+            ("--rootless auto", None),
+        ] {
+            let expected = CreateArgs {
+                bundle: ".".into(),
+                id: id.clone(),
+                rootless,
+                ..CreateArgs::default()
+            };
+            assert_eq!(verb(&format!("{typed} create x")), Verb::Create(expected));
+        }
+        assert_eq!(
             verb("--systemd-cgroup delete x"),
             Verb::Delete {
                 id: id.clone(),
@@ -1145,8 +1432,65 @@ mod tests {
                 quiet: true
             }
         );
-        assert_eq!(verb("spec -b d"), Verb::Spec { bundle: "d".into() });
+        assert_eq!(
+            verb("spec -b d --rootless"),
+            Verb::Spec {
+                bundle: "d".into(),
+                rootless: true
+            }
+        );
         assert_eq!(verb("start x"), Verb::Start { id });
+    }
+
+    #[test]
+    fn what_is_typed_of_a_process_is_understood() {
+        let exec = |line: &str| match verb(line) {
+            Verb::Exec(args) => args,
+            other => panic!("{other:?}"),
+        };
+        let list = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+        // containerd's and podman's.
+        let engines = ExecArgs {
+            id: "x".into(),
+            process: Some("/tmp/p.json".into()),
+            console_socket: Some("s".into()),
+            detach: true,
+            pid_file: Some("p".into()),
+            ..ExecArgs::default()
+        };
+        assert_eq!(
+            exec("exec --process /tmp/p.json --console-socket s --detach --pid-file p x"),
+            engines
+        );
+        let typed = ExecArgs {
+            id: "x".into(),
+            command: list(&["ls", "-e", "--", "--tty"]),
+            env: list(&["A=1", "B=2"]),
+            user: Some("1:2".into()),
+            additional_gids: list(&["3", "-4"]),
+            caps: list(&["CAP_KILL", "a,b"]),
+            tty: true,
+            ..ExecArgs::default()
+        };
+        assert_eq!(
+            exec(
+                "exec -e A=1 --env=B=2 -u 1:2 -g 3 --additional-gids=-4 -c CAP_KILL --cap a,b -t x ls -e -- --tty"
+            ),
+            typed
+        );
+        for (flag, expected) in [
+            ("", None),
+            ("--no-new-privs", Some(true)),
+            ("--no-new-privs=1", Some(true)),
+            ("--no-new-privs=false", Some(false)),
+            ("-no-new-privs --no-new-privs=f", Some(false)),
+        ] {
+            let args = exec(&format!("exec {flag} x true"));
+            assert_eq!(args.no_new_privs, expected, "{flag}");
+        }
+        assert_eq!(verb("exec x true").status_of_failure(), 255);
+        assert_eq!(verb("start x").status_of_failure(), 1);
+        assert_eq!(refused("exec").0, 1);
     }
 
     #[test]
@@ -1282,19 +1626,9 @@ mod tests {
                 1,
                 "invalid value \"maybe\" for --rootless: use true, false or auto",
             ),
-            (
-                "--rootless=true create a",
-                1,
-                "--rootless=true: containers without root are not supported yet",
-            ),
         ] {
             assert_eq!(refused(line), (status, why.to_owned()), "{line}");
         }
-        assert!(
-            refused("--systemd-cgroup run a")
-                .1
-                .starts_with("--systemd-cgroup: ")
-        );
     }
 
     #[test]

@@ -16,11 +16,14 @@
 
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::clock;
+use crate::runtime::log;
 use crate::runtime::pid;
 pub use crate::runtime::pid::start_time;
+use crate::runtime::plan::unit::{UnitName, UnitPlan};
 use crate::runtime::plan::{Ask, Hook, Plan};
 use crate::runtime::state::{OCI_VERSION, State};
 use crate::runtime::status::Status;
+use crate::runtime::systemd::{self, Systemd};
 use crate::sys::{self, Call, file};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
@@ -81,14 +84,21 @@ pub struct Record {
     pub pid: i32,
     /// Field 22 of /proc/PID/stat: with the pid it names a process for good.
     pub start_time: u64,
-    /// Absolute path of its directory; absent where the container goes without a cgroup.
+    /// Absolute path of its directory; absent where the container goes without a cgroup, and until
+    /// systemd has made it.
     pub cgroup: Option<PathBuf>,
     /// Where the cgroup2 file system is mounted.
     pub cgroup_mount: PathBuf,
-    /// `cgroupfs`.
+    /// `cgroupfs` or `systemd`.
     pub cgroup_manager: String,
+    /// The unit that holds the cgroup, with the systemd manager.
+    #[serde(default)]
+    pub unit: Option<UnitName>,
     pub rootless: bool,
     pub no_pivot: bool,
+    /// Its processes keep the session keyring of whoever made them.
+    #[serde(default)]
+    pub no_new_keyring: bool,
     /// Init is the first process of a pid namespace of its own: its end is that of all others.
     pub pid_namespace: bool,
     #[serde(default)]
@@ -105,6 +115,7 @@ impl Record {
     pub fn new(plan: &Plan, ask: &Ask) -> Record {
         let mount = &ask.host.cgroup_mount;
         let cgroup = &plan.parent.cgroup.path;
+        let unit = plan.parent.unit.as_ref().map(UnitPlan::kept);
         Record {
             schema: Self::SCHEMA,
             oci_version: OCI_VERSION.to_owned(),
@@ -122,11 +133,19 @@ impl Record {
             phase: Phase::Creating,
             pid: 0,
             start_time: 0,
-            cgroup: Some(mount.join(cgroup.strip_prefix("/").unwrap_or(cgroup))),
+            cgroup: match &unit {
+                None => Some(mount.join(cgroup.strip_prefix("/").unwrap_or(cgroup))),
+                Some(_) => None,
+            },
             cgroup_mount: mount.clone(),
-            cgroup_manager: "cgroupfs".to_owned(),
+            cgroup_manager: match &unit {
+                None => "cgroupfs".to_owned(),
+                Some(_) => "systemd".to_owned(),
+            },
+            unit,
             rootless: ask.host.rootless,
             no_pivot: ask.no_pivot,
+            no_new_keyring: ask.no_new_keyring,
             pid_namespace: plan.parent.clone.new & libc::CLONE_NEWPID as u64 != 0,
             poststart: plan.parent.poststart.clone(),
             poststop: plan.parent.poststop.clone(),
@@ -138,7 +157,7 @@ impl Record {
         State::new(self, pid, status).line()
     }
 
-    fn parse(text: &[u8]) -> Result<Record> {
+    pub fn parse(text: &[u8]) -> Result<Record> {
         let record: Record = serde_json::from_slice(text)?;
         if record.schema != Self::SCHEMA {
             bail!(
@@ -410,7 +429,7 @@ impl Claim {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => Self::adopt(root, id),
             Err(e) => Err(e).with_context(|| {
                 format!(
-                    "make {}: choose a writable directory with --root",
+                    "make {}: choose a writable directory with --root, or set XDG_RUNTIME_DIR",
                     path.display()
                 )
             }),
@@ -625,16 +644,34 @@ impl Container {
     /// What it is now, from the record, the process, the cgroup and the fifo.
     pub fn status(&self) -> Result<Status> {
         let record = &self.record;
-        if record.phase == Phase::Creating {
-            return Ok(if self.orphan {
-                Status::Stopped
-            } else {
-                Status::Creating
-            });
+        match record.phase {
+            Phase::Creating => self.status_of_making(),
+            Phase::Created if !pid::is_alive(record.pid, record.start_time)? => Ok(Status::Stopped),
+            Phase::Created => self.status_of_living(),
         }
-        if !pid::is_alive(record.pid, record.start_time)? {
-            return Ok(Status::Stopped);
+    }
+
+    /// Its status, and init where it is alive: one look at both.
+    pub fn status_and_init(&self) -> Result<(Status, Option<OwnedFd>)> {
+        if self.record.phase == Phase::Creating {
+            return Ok((self.status_of_making()?, None));
         }
+        let init = self.init()?;
+        let status = match init {
+            None => Status::Stopped,
+            Some(_) => self.status_of_living()?,
+        };
+        Ok((status, init))
+    }
+
+    fn status_of_making(&self) -> Result<Status> {
+        Ok(match self.orphan {
+            true => Status::Stopped,
+            false => Status::Creating,
+        })
+    }
+
+    fn status_of_living(&self) -> Result<Status> {
         if let Some(cgroup) = self.cgroup()?
             && cgroup.is_frozen()?
         {
@@ -652,6 +689,15 @@ impl Container {
         }
     }
 
+    /// An error when it was deleted since it was loaded. To be asked after its cgroup was opened, which
+    /// is known by a path: that might be another one's by now.
+    pub fn still_there(&self) -> Result<()> {
+        match self.place.still_there()? {
+            Hold::Gone => Err(missing()),
+            _ => Ok(()),
+        }
+    }
+
     /// Init, safe to signal; `None` when it has ended or was never made.
     pub fn init(&self) -> Result<Option<OwnedFd>> {
         pid::open(self.record.pid, self.record.start_time)
@@ -662,21 +708,33 @@ impl Container {
         if let Some(opened) = self.cgroup.get() {
             return Ok(opened.as_ref());
         }
-        let opened = match &self.record.cgroup {
-            Some(path) => Cgroup::open(path)?,
-            None => None,
+        let record = &self.record;
+        let opened = match (&record.cgroup, &record.unit) {
+            (Some(path), _) => Cgroup::open(path)?,
+            // Its maker is at work, or was killed, between the order and the answer.
+            (None, Some(unit)) => match Systemd::connect(unit.manager)?.cgroup_of(&unit.name)? {
+                Some(inner) => Cgroup::open_below(&record.cgroup_mount, &inner)?,
+                None => None,
+            },
+            (None, None) => None,
         };
         Ok(self.cgroup.get_or_init(|| opened).as_ref())
     }
 
-    /// Sends a signal to every process in its cgroup. The place is looked at after the cgroup was
-    /// opened: were the container deleted, its path might be another one's by now.
+    /// Sends a signal to every process in its cgroup.
     pub fn signal_all(&self, signal: i32) -> Result<()> {
         let Some(cgroup) = self.cgroup()? else {
+            if !self.record.pid_namespace {
+                log::warn(format!(
+                    "container {} has no cgroup: of its processes only the first is signalled",
+                    self.id()
+                ));
+            }
             return self.signal_init(signal).map(drop);
         };
-        match self.place.still_there()? {
-            Hold::Gone => Err(missing()),
+        self.still_there()?;
+        match signal {
+            libc::SIGKILL => cgroup.kill(),
             _ => cgroup.signal_all(signal),
         }
     }
@@ -713,6 +771,20 @@ impl Container {
         }
     }
 
+    /// Gives its cgroup back, after the end of init, with all that is still in it.
+    pub fn leave_cgroup(&self) -> Result<()> {
+        let cgroup = self.cgroup()?;
+        if let Some(cgroup) = cgroup
+            && self.may_leave_processes()
+        {
+            cgroup.kill()?;
+        }
+        if let Some(unit) = &self.record.unit {
+            systemd::end(unit)?;
+        }
+        cgroup.map_or(Ok(()), Cgroup::remove)
+    }
+
     /// Can processes be left in its cgroup after init has ended?
     pub fn may_leave_processes(&self) -> bool {
         self.orphan || !self.record.pid_namespace
@@ -747,8 +819,10 @@ impl Record {
             cgroup: Some("/sys/fs/cgroup/web".into()),
             cgroup_mount: "/sys/fs/cgroup".into(),
             cgroup_manager: "cgroupfs".into(),
+            unit: None,
             rootless: false,
             no_pivot: false,
+            no_new_keyring: false,
             pid_namespace: true,
             poststart: vec![],
             poststop: vec![Hook {

@@ -4,22 +4,31 @@
 //!  parent                               init
 //!    │  clone3 ───────────────────────▶ │
 //!    │ ◀────────────── Child + pidfd ── │   only when a joiner made it (CloneRoute::Joiner)
+//!    │  Placed ───────────────────────▶ │   only with systemd: it has put init into its cgroup
 //!    │  Mapped ───────────────────────▶ │   only with a new user namespace: id maps are written
+//!    │ ◀─────────────── Trees + which ─ │   binds that init may not make itself, please
+//!    │  Tree + fd, … ─────────────────▶ │   one a bind, made by a helper of the parent's
 //!    │                                  │   mounts, devices
 //!    │ ◀─────────────────────── Hooks ─ │   only with prestart or createRuntime hooks
 //!    │  Go ───────────────────────────▶ │   they are done
 //!    │                                  │   pivot_root, identity, argv[0] found
 //!    │ ◀──────────────── Console + fd ─ │   only with a terminal: the pty's master
+//!    │ ◀──────────────────── Listener ─ │   only with a seccomp agent: take it, and hand it over
 //!    │ ◀─────────────────────── Ready ─ │   all but exec is done; limits and record are the parent's
-//!    │  Go ───────────────────────────▶ │   `run`: start now. `create`: the fifo says so, later
+//!    │  Start ────────────────────────▶ │   `run`; said while init mounts where nothing of the parent's
+//!    │                                  │   must come first. With `create` the fifo says so, later
 //!    │ ◀──────────────── end of file ── │   exec has closed the socket
 //! ```
+//!
+//! For `exec` there is only `Console`, then the end of file: nothing waits for the parent (but with a
+//! seccomp agent, when `Listener`, `Ready` and `Start` are said too).
 //!
 //! At any time init may say `Failed { why }` and end. End of file before `Ready` means that it died.
 //! The socket keeps message boundaries (SOCK_SEQPACKET); a message is one tag byte and its payload.
 
 use crate::sys;
 use anyhow::{Context, Result, bail};
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Longest message: an error text is cut to fit.
@@ -30,10 +39,17 @@ const LONGEST: usize = 16 * 1024;
 pub enum FromInit {
     /// A joiner has made init.
     Child { pidfd: OwnedFd },
+    /// Sources of these entries of the plan's mounts, please: their ids are to be mapped, or the
+    /// way to them is closed to the container's root.
+    Trees(Vec<u32>),
     /// The mounts are there, the root is not yet pivoted: hooks, please.
     Hooks,
     /// The master of the container's terminal.
     Console(OwnedFd),
+    /// The seccomp filter is in force, and this is the number of its listener in init. A number,
+    /// which takes but write(2), and not the descriptor: sendmsg(2) may be what the profile forbids
+    /// or what the agent is to be asked about. So it is in runc, whose profiles count on it.
+    Listener(i32),
     /// Only the wait for start and exec are left.
     Ready,
     /// Init gives up; nothing more will follow.
@@ -43,17 +59,27 @@ pub enum FromInit {
 /// What the parent says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FromParent {
+    Placed,
     Mapped,
     Go,
+    /// May come before it is due: init remembers it.
+    Start,
 }
 
 const CHILD: u8 = b'c';
+const TREES: u8 = b'b';
 const HOOKS: u8 = b'h';
 const CONSOLE: u8 = b't';
+const LISTENER: u8 = b'l';
 const READY: u8 = b'r';
 const FAILED: u8 = b'f';
+const PLACED: u8 = b'p';
 const MAPPED: u8 = b'm';
 const GO: u8 = b'g';
+const START: u8 = b's';
+
+/// Most that init asks for at once; the rest in further messages.
+pub const MOST_TREES: usize = 1000;
 
 /// The parent's end.
 #[derive(Debug)]
@@ -61,21 +87,40 @@ pub struct ParentEnd(OwnedFd);
 
 /// The init's end.
 #[derive(Debug)]
-pub struct InitEnd(OwnedFd);
+pub struct InitEnd {
+    socket: OwnedFd,
+    may_start: Cell<bool>,
+}
 
 /// Both ends, close-on-exec.
 pub fn pair() -> Result<(ParentEnd, InitEnd)> {
     let (parent, init) = sys::socket::packet_pair()?;
-    Ok((ParentEnd(parent), InitEnd(init)))
+    let init = InitEnd {
+        socket: init,
+        may_start: Cell::new(false),
+    };
+    Ok((ParentEnd(parent), init))
 }
 
 impl ParentEnd {
     pub fn tell(&self, message: FromParent) -> Result<()> {
         let tag = match message {
+            FromParent::Placed => PLACED,
             FromParent::Mapped => MAPPED,
             FromParent::Go => GO,
+            FromParent::Start => START,
         };
         sys::socket::send(self.0.as_fd(), &[tag], None).context("tell init to go on")
+    }
+
+    /// One of the trees that init has asked for.
+    pub fn give_tree(&self, tree: BorrowedFd) -> Result<()> {
+        sys::socket::send(self.0.as_fd(), &[TREES], Some(tree)).context("give init a mount")
+    }
+
+    /// Why init cannot have the next tree it asked for, nor the rest.
+    pub fn refuse_tree(&self, why: &str) -> Result<()> {
+        Ok(sys::socket::send(self.0.as_fd(), &failed(why), None)?)
     }
 
     /// The next message; `None` when init has closed its end: it executed, or died.
@@ -85,8 +130,17 @@ impl ParentEnd {
         let message = match (buffer[..length].split_first(), fd) {
             (None, _) => return Ok(None),
             (Some((&CHILD, _)), Some(pidfd)) => FromInit::Child { pidfd },
+            (Some((&TREES, which)), _) => {
+                let (numbers, _) = which.as_chunks();
+                FromInit::Trees(numbers.iter().map(|n| u32::from_ne_bytes(*n)).collect())
+            }
             (Some((&HOOKS, _)), _) => FromInit::Hooks,
             (Some((&CONSOLE, _)), Some(master)) => FromInit::Console(master),
+            (Some((&LISTENER, number)), _) => FromInit::Listener(
+                <[u8; 4]>::try_from(number)
+                    .map(i32::from_ne_bytes)
+                    .context("init did not say where its listener is")?,
+            ),
             (Some((&READY, _)), _) => FromInit::Ready,
             (Some((&FAILED, why)), _) => {
                 FromInit::Failed(String::from_utf8_lossy(why).into_owned())
@@ -109,42 +163,79 @@ impl InitEnd {
             FromInit::Child { pidfd } => (vec![CHILD], Some(pidfd.as_fd())),
             FromInit::Hooks => (vec![HOOKS], None),
             FromInit::Console(master) => (vec![CONSOLE], Some(master.as_fd())),
-            FromInit::Ready => (vec![READY], None),
-            FromInit::Failed(why) => {
-                let why = why.as_bytes();
-                let mut bytes = vec![FAILED];
-                bytes.extend(&why[..why.len().min(LONGEST - 1)]);
+            FromInit::Listener(number) => {
+                let mut bytes = vec![LISTENER];
+                bytes.extend(number.to_ne_bytes());
                 (bytes, None)
             }
+            FromInit::Ready => (vec![READY], None),
+            FromInit::Trees(which) => {
+                let mut bytes = vec![TREES];
+                bytes.extend(which.iter().flat_map(|n| n.to_ne_bytes()));
+                (bytes, None)
+            }
+            FromInit::Failed(why) => (failed(why), None),
         };
         match fd {
-            Some(_) => sys::socket::send(self.0.as_fd(), &bytes, fd),
+            Some(_) => sys::socket::send(self.socket.as_fd(), &bytes, fd),
             // With a seccomp profile in force: every program needs write(2), few need sendmsg(2).
-            None => sys::socket::write(self.0.as_fd(), &bytes),
+            None => sys::socket::write(self.socket.as_fd(), &bytes),
         }
         .context("tell the runtime")
     }
 
+    /// The next of the trees that were asked for.
+    pub fn next_tree(&self) -> Result<OwnedFd> {
+        let mut buffer = [0; LONGEST];
+        let (length, fd) = sys::socket::receive(self.socket.as_fd(), &mut buffer)?;
+        match (buffer[..length].split_first(), fd) {
+            (Some((&TREES, _)), Some(tree)) => Ok(tree),
+            (Some((&START, _)), _) => {
+                self.may_start.set(true);
+                self.next_tree()
+            }
+            (Some((&FAILED, why)), _) => bail!("{}", String::from_utf8_lossy(why)),
+            (None, _) => bail!("the runtime ended before the container was made"),
+            _ => bail!("the runtime sent a message of unknown kind"),
+        }
+    }
+
     /// Waits for `expected`; a closed socket means that the runtime is gone.
     pub fn wait_for(&self, expected: FromParent) -> Result<()> {
+        if expected == FromParent::Start && self.may_start.get() {
+            return Ok(());
+        }
         let mut buffer = [0; 1];
-        let length = sys::socket::read(self.0.as_fd(), &mut buffer)?;
+        let length = sys::socket::read(self.socket.as_fd(), &mut buffer)?;
         let said = match &buffer[..length] {
+            [PLACED] => FromParent::Placed,
             [MAPPED] => FromParent::Mapped,
             [GO] => FromParent::Go,
+            [START] => FromParent::Start,
             [] => bail!("the runtime ended before the container was made"),
             _ => bail!("the runtime sent a message of unknown kind"),
         };
-        if said != expected {
-            bail!("the runtime said {said:?} where {expected:?} was due");
+        match said {
+            _ if said == expected => Ok(()),
+            FromParent::Start => {
+                self.may_start.set(true);
+                self.wait_for(expected)
+            }
+            _ => bail!("the runtime said {said:?} where {expected:?} was due"),
         }
-        Ok(())
     }
+}
+
+fn failed(why: &str) -> Vec<u8> {
+    let why = why.as_bytes();
+    let mut bytes = vec![FAILED];
+    bytes.extend(&why[..why.len().min(LONGEST - 1)]);
+    bytes
 }
 
 impl AsFd for InitEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
@@ -166,11 +257,46 @@ mod tests {
     }
 
     #[test]
+    fn trees_are_asked_for_by_number_and_come_one_by_one() {
+        let (parent, init) = pair().unwrap();
+        init.tell(&FromInit::Trees(vec![3, 70_000])).unwrap();
+        match parent.hear().unwrap() {
+            Some(FromInit::Trees(which)) => assert_eq!(which, [3, 70_000]),
+            other => panic!("{other:?}"),
+        }
+        parent.give_tree(parent.as_fd()).unwrap();
+        parent.refuse_tree("no").unwrap();
+        init.next_tree().unwrap();
+        assert_eq!(init.next_tree().unwrap_err().to_string(), "no");
+    }
+
+    #[test]
     fn a_console_brings_its_descriptor() {
         let (parent, init) = pair().unwrap();
         let (end, _other) = sys::socket::packet_pair().unwrap();
         init.tell(&FromInit::Console(end)).unwrap();
         assert!(matches!(parent.hear().unwrap(), Some(FromInit::Console(_))));
+    }
+
+    #[test]
+    fn a_listener_is_told_by_its_number() {
+        let (parent, init) = pair().unwrap();
+        init.tell(&FromInit::Listener(12)).unwrap();
+        assert!(matches!(
+            parent.hear().unwrap(),
+            Some(FromInit::Listener(12))
+        ));
+    }
+
+    #[test]
+    fn the_start_may_come_before_it_is_due() {
+        let (parent, init) = pair().unwrap();
+        parent.tell(FromParent::Start).unwrap();
+        parent.give_tree(parent.as_fd()).unwrap();
+        parent.tell(FromParent::Go).unwrap();
+        init.next_tree().unwrap();
+        init.wait_for(FromParent::Go).unwrap();
+        init.wait_for(FromParent::Start).unwrap();
     }
 
     #[test]

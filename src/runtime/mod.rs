@@ -6,6 +6,7 @@
 //! - [`container`]: the record on disk; [`status`]: the state machine; [`state`]: what is shown of it;
 //!   [`pid`]: whether a recorded process is still the same; [`signal`]: signals by name.
 //! - [`config`]: config.json to runtime-spec's types; [`validate`]: whether its values make sense.
+//! - [`lsm`]: whether the security modules are in force that it names.
 //! - [`host`]: what a plan must know of this machine; [`plan`]: everything a container will be made
 //!   of, as plain data.
 //! - [`cgroup`], [`hooks`]: the container's cgroup; programs that run beside it.
@@ -25,6 +26,7 @@ pub mod hooks;
 pub mod host;
 pub mod init;
 pub mod log;
+pub mod lsm;
 pub mod parent;
 pub mod pid;
 pub mod plan;

@@ -9,7 +9,7 @@
 //! Under every wait lies [`PATIENCE`]: a systemd that hangs ends in an error, not in silence.
 
 use crate::runtime::dbus::{self, Bus, Message, MethodCall, Refusal};
-use crate::runtime::plan::unit::{Manager, Property, UnitPlan};
+use crate::runtime::plan::unit::{Manager, Property, UnitName, UnitPlan};
 use crate::runtime::plan::variant::Value;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::unistd::Pid;
@@ -45,6 +45,11 @@ pub fn is_running_here() -> Result<()> {
          (no /run/systemd/system): leave the option out"
     );
     Ok(())
+}
+
+/// Ends `unit`, in a conversation of its own: see [`Systemd::stop`].
+pub fn end(unit: &UnitName) -> Result<()> {
+    Systemd::connect(unit.manager)?.stop(&unit.name)
 }
 
 impl Systemd {
@@ -163,11 +168,19 @@ fn put_greeting(bus: &mut Bus) -> Result<()> {
 // What is asked
 
 impl Systemd {
+    /// An error when the unit of `plan` is there and alive: somebody else's.
+    pub fn refuse_used(&mut self, plan: &UnitPlan) -> Result<()> {
+        match self.cgroup_of(&plan.name)? {
+            Some(_) => Err(taken(plan, &format!("Unit {} is active", plan.name))),
+            None => Ok(()),
+        }
+    }
+
     /// Starts the transient unit of `plan` with the process `pid` in it, and gives the cgroup
     /// that now holds it, as /proc/PID/cgroup names it (below the cgroup2 mount).
     ///
     /// A unit of the same name that has failed is cleared away first, as runc does; one that is
-    /// alive is an error. After an error the unit may exist: [`Systemd::stop`] undoes it.
+    /// alive is an error. After an error there is no unit but somebody else's.
     pub fn start(&mut self, plan: &UnitPlan, pid: Pid) -> Result<PathBuf> {
         let mut properties = self.known(&plan.properties)?;
         let pid_number = u32::try_from(pid.as_raw()).context("no pid")?;
@@ -187,9 +200,16 @@ impl Systemd {
             self.reset_failed(&plan.name)?;
             done = self.job("StartTransientUnit", &arguments);
         }
+        let others = done.as_ref().is_ok_and(|d| is(d, "UnitExists"));
         done.and_then(|done| Ok(done?))
-            .map_err(|error| not_started(plan, error))?;
-        cgroup_of_process(pid, plan)
+            .map_err(|error| not_started(plan, error))
+            .and_then(|()| cgroup_of_process(pid, plan))
+            .inspect_err(|_| {
+                if !others {
+                    // What failed is told; this only tidies up.
+                    let _ = self.stop(&plan.name);
+                }
+            })
     }
 
     /// The cgroup of `unit` below the cgroup2 mount; `None` where it has none, or does not exist.
@@ -227,6 +247,8 @@ impl Systemd {
         ];
         self.ask("SetUnitProperties", &arguments)
             .and_then(|done| Ok(done?))
+            // systemd answers first and writes the files after that, before it hears the next.
+            .and_then(|_| self.property(MANAGER_PATH, MANAGER, "Version"))
             .map(drop)
             .with_context(|| format!("unable to set properties of unit {unit:?}"))
     }
@@ -235,6 +257,14 @@ impl Systemd {
     /// failed. One that does not exist is well.
     pub fn stop(&mut self, unit: &str) -> Result<()> {
         let what = || format!("unable to stop unit {unit:?}");
+        // StopUnit alone sends SIGTERM, which the first process of a pid namespace never gets, and
+        // waits a minute and a half.
+        let kill = [unit.into(), "all".into(), Value::I32(libc::SIGKILL)];
+        if let Err(refusal) = self.ask("KillUnit", &kill).with_context(what)?
+            && refusal.name.ends_with(".NoSuchUnit")
+        {
+            return Ok(());
+        }
         let done = self.job("StopUnit", &[unit.into(), "replace".into()]);
         match done.with_context(what)? {
             Ok(()) => self.reset_failed(unit),
@@ -371,16 +401,13 @@ fn not_started(plan: &UnitPlan, error: anyhow::Error) -> anyhow::Error {
     if let Some(refusal) = error.downcast_ref::<Refusal>()
         && refusal.name.ends_with(".UnitExists")
     {
-        return anyhow!(
-            "unable to start unit {name:?}: {refusal}: another container or service has this name \
-             and is alive: stop it, or give another linux.cgroupsPath"
-        );
+        return taken(plan, &refusal.to_string());
     }
     let text = format!("{error:#}");
-    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
     let all = plan.properties.iter().filter(|p| !p.field.is_empty());
     // It names the property, or it does not: then one whose type only this config chose.
-    let named = all.clone().find(|p| words.any(|word| word == p.name));
+    let named = all.clone().find(|p| words.contains(&p.name.as_str()));
     let typed = all.filter(|p| p.field.starts_with("annotations"));
     let fields: Vec<&str> = match named {
         Some(property) => vec![&property.field],
@@ -392,6 +419,14 @@ fn not_started(plan: &UnitPlan, error: anyhow::Error) -> anyhow::Error {
         false => format!(" (asked for by {})", fields.join(", ")),
     };
     anyhow!("unable to start unit {name:?}: {text}{hint}")
+}
+
+fn taken(plan: &UnitPlan, why: &str) -> anyhow::Error {
+    anyhow!(
+        "unable to start unit {:?}: {why}: another container or service has this name and is \
+         alive: stop it, or give another linux.cgroupsPath",
+        plan.name
+    )
 }
 
 /// Where `pid` is now. The kernel's word, not systemd's: it holds in this cgroup namespace, and
@@ -734,11 +769,13 @@ mod tests {
             no_pivot: false,
             no_new_keyring: false,
             preserve_fds: 0,
+            systemd_cgroup: false,
             listen_fds: None,
             host: Host {
                 euid: geteuid().as_raw(),
                 egid: 0,
                 rootless: manager() == Manager::User,
+                setgroups_denied: false,
                 last_cap: 40,
                 cgroup_mount: "/sys/fs/cgroup".into(),
                 own_cgroup: "/".into(),

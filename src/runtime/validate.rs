@@ -33,16 +33,31 @@ pub fn check(spec: &Spec, ask: &Ask) -> Result<Vec<String>> {
     found.result()
 }
 
-/// The same for a process that joins a running container (`exec --process`).
-pub fn check_process(process: &Process) -> Result<Vec<String>> {
+/// The same for a process that joins the running container of `spec` (`exec`).
+pub fn check_process(process: &Process, spec: &Spec, ask: &Ask) -> Result<Vec<String>> {
+    let document = Document {
+        spec,
+        process: Some(process),
+        linux: spec.linux().as_ref(),
+        ask,
+    };
     let mut found = Findings::default();
-    process_alone(process, &mut found);
+    for check in [
+        self::process,
+        process_ids,
+        capabilities,
+        scheduler,
+        io_priority,
+        console,
+    ] {
+        check(&document, &mut found);
+    }
     found.result()
 }
 
 type Check = fn(&Document, &mut Findings);
 
-const CHECKS: [Check; 26] = [
+const CHECKS: [Check; 27] = [
     not_built_yet,    // issue 2, section 3: never silently ignored
     root,             // config.md#root
     process,          // config.md#process
@@ -50,6 +65,7 @@ const CHECKS: [Check; 26] = [
     names,            // config.md#hostname, config.md#domainname
     mounts,           // config.md#mounts
     mounts_over_proc, // CVE-2019-16884
+    mounts_id_maps,   // config.md#mounts
     hooks,            // config.md#posix-platform-hooks
     capabilities,     // capset(2)
     host_mounts,      // config-linux.md#namespaces
@@ -166,55 +182,8 @@ impl Findings {
 // What this version cannot do
 
 fn not_built_yet(d: &Document, found: &mut Findings) {
-    let text = |value: Option<&Option<String>>| {
-        value.is_some_and(|v| v.as_deref().is_some_and(|v| !v.is_empty()))
-    };
-    let asked = [
-        (
-            "process.apparmorProfile",
-            text(d.process.map(|p| p.apparmor_profile())),
-        ),
-        (
-            "process.selinuxLabel",
-            text(d.process.map(|p| p.selinux_label())),
-        ),
-        ("linux.mountLabel", text(d.linux.map(|l| l.mount_label()))),
-        (
-            "linux.seccomp.listenerPath",
-            d.linux
-                .and_then(|l| l.seccomp().as_ref())
-                .is_some_and(|s| s.listener_path().is_some()),
-        ),
-        (
-            "linux.intelRdt",
-            d.linux.is_some_and(|l| l.intel_rdt().is_some()),
-        ),
-    ];
-    for (field, asked) in asked {
-        if asked {
-            found.refuse(field, "not supported by this version");
-        }
-    }
-    for (i, mount) in d.mounts().iter().enumerate() {
-        for (j, option) in list(mount.options().as_ref()).iter().enumerate() {
-            if matches!(option.as_str(), "idmap" | "ridmap") {
-                found.refuse(
-                    format_args!("mounts[{i}].options[{j}]"),
-                    format_args!("{option} is not supported by this version"),
-                );
-            }
-        }
-        for (name, maps) in [
-            ("uidMappings", mount.uid_mappings()),
-            ("gidMappings", mount.gid_mappings()),
-        ] {
-            if !list(maps.as_ref()).is_empty() {
-                found.refuse(
-                    format_args!("mounts[{i}].{name}"),
-                    "not supported by this version",
-                );
-            }
-        }
+    if d.linux.is_some_and(|l| l.intel_rdt().is_some()) {
+        found.refuse("linux.intelRdt", "not supported by this version");
     }
 }
 
@@ -259,6 +228,12 @@ fn process_alone(process: &Process, found: &mut Findings) {
         );
     }
     found.no_nul("process.cwd", cwd.as_os_str().as_bytes());
+    for (field, label) in [
+        ("process.apparmorProfile", process.apparmor_profile()),
+        ("process.selinuxLabel", process.selinux_label()),
+    ] {
+        found.no_nul(field, label.as_deref().unwrap_or_default());
+    }
     for (i, variable) in list(process.env().as_ref()).iter().enumerate() {
         let field = format_args!("process.env[{i}]");
         match variable.find('=') {
@@ -310,6 +285,15 @@ fn rlimits(process: &Process, found: &mut Findings) {
     }
 }
 
+/// Empty maps are another check's business.
+fn is_mapped(id: u32, maps: &[LinuxIdMapping]) -> bool {
+    let holds = |m: &LinuxIdMapping| {
+        id.checked_sub(m.container_id())
+            .is_some_and(|n| n < m.size())
+    };
+    maps.is_empty() || maps.iter().any(holds)
+}
+
 /// In a new user namespace only mapped ids exist.
 fn process_ids(d: &Document, found: &mut Findings) {
     let (Some(process), Some(linux)) = (d.process, d.linux) else {
@@ -320,13 +304,7 @@ fn process_ids(d: &Document, found: &mut Findings) {
     }
     let user = process.user();
     let mut mapped = |field: String, id: u32, name: &str, maps: &[LinuxIdMapping]| {
-        // Empty maps are another check's business.
-        if !maps.is_empty()
-            && !maps.iter().any(|m| {
-                id.checked_sub(m.container_id())
-                    .is_some_and(|n| n < m.size())
-            })
-        {
+        if !is_mapped(id, maps) {
             found.refuse(field, format_args!("{id} is not mapped by linux.{name}"));
         }
     };
@@ -682,6 +660,53 @@ fn one_hook(field: &str, hook: &Hook, found: &mut Findings) {
     }
 }
 
+/// With mappings of their own id-mapped mounts need no user namespace of the container's.
+fn mounts_id_maps(d: &Document, found: &mut Findings) {
+    for (i, mount) in d.mounts().iter().enumerate() {
+        let (uids, gids) = (
+            list(mount.uid_mappings().as_ref()),
+            list(mount.gid_mappings().as_ref()),
+        );
+        let options = list(mount.options().as_ref());
+        let option = options.iter().position(|o| o == "idmap" || o == "ridmap");
+        let field = match option {
+            Some(j) => format!("mounts[{i}].options[{j}] {:?}", options[j]),
+            None if !uids.is_empty() => format!("mounts[{i}].uidMappings"),
+            None if !gids.is_empty() => format!("mounts[{i}].gidMappings"),
+            None => continue,
+        };
+        if d.ask.host.rootless {
+            // mount_setattr(2): it takes the power over the file system.
+            found.refuse(
+                &field,
+                "id-mapped mounts are not possible for rootless containers",
+            );
+        }
+        if uids.is_empty() && gids.is_empty() && d.namespace(Kind::User).is_none() {
+            found.refuse(
+                &field,
+                format_args!(
+                    "without uidMappings and gidMappings of its own the mount takes those of the \
+                     container's user namespace, and it has none"
+                ),
+            );
+        }
+        for (name, own, other) in [("uid", uids, gids), ("gid", gids, uids)] {
+            let field = format!("mounts[{i}].{name}Mappings");
+            if own.is_empty() && !other.is_empty() {
+                found.refuse(&field, "is missing: both or none of the mappings");
+            }
+            all_maps(&field, own, found);
+        }
+        if option.is_none() && mount.typ().as_deref() != Some("bind") {
+            let bind = |o: &String| matches!(o.as_str(), "bind" | "rbind");
+            if !options.iter().any(bind) {
+                found.refuse(&field, "only bind mounts can be id-mapped");
+            }
+        }
+    }
+}
+
 // ---------------------------------------------------------------------------------------------
 // Namespaces
 
@@ -722,6 +747,36 @@ fn rootless(d: &Document, found: &mut Findings) {
             "rootless container requires user namespaces; add one of type user",
         );
     }
+    let Some(linux) = d.linux.filter(|_| d.ask.host.euid != 0) else {
+        return;
+    };
+    // Of a joined one nothing is known.
+    if d.namespace(Kind::User)
+        .is_none_or(|user| joined(user).is_some())
+    {
+        return;
+    }
+    for (i, mount) in d.mounts().iter().enumerate() {
+        for (j, option) in list(mount.options().as_ref()).iter().enumerate() {
+            let field = format_args!("mounts[{i}].options[{j}]");
+            for (key, name, maps) in [
+                ("uid=", "uid", linux.uid_mappings()),
+                ("gid=", "gid", linux.gid_mappings()),
+            ] {
+                let id = option.strip_prefix(key).and_then(|id| id.parse().ok());
+                if id.is_some_and(|id| !is_mapped(id, list(maps.as_ref()))) {
+                    found.refuse(
+                        field,
+                        format_args!(
+                            "cannot specify {option} mount option for rootless container: \
+                             {id} is not mapped by linux.{name}Mappings; remove it, or map a range",
+                            id = &option[4..]
+                        ),
+                    );
+                }
+            }
+        }
+    }
 }
 
 fn id_mappings(d: &Document, found: &mut Findings) {
@@ -748,22 +803,20 @@ fn id_mappings(d: &Document, found: &mut Findings) {
             ),
             _ => {}
         }
-        // user_namespaces(7): the kernel's limit since 4.15.
-        if maps.len() > 340 {
-            found.refuse(
-                field,
-                format_args!("has {} entries; the kernel takes 340", maps.len()),
-            );
-            continue;
-        }
-        for (i, map) in maps.iter().enumerate() {
-            one_map(
-                &format!("linux.{name}Mappings[{i}]"),
-                map,
-                &maps[..i],
-                found,
-            );
-        }
+        all_maps(&field.to_string(), maps, found);
+    }
+}
+
+fn all_maps(field: &str, maps: &[LinuxIdMapping], found: &mut Findings) {
+    // user_namespaces(7): the kernel's limit since 4.15.
+    if maps.len() > 340 {
+        return found.refuse(
+            field,
+            format_args!("has {} entries; the kernel takes 340", maps.len()),
+        );
+    }
+    for (i, map) in maps.iter().enumerate() {
+        one_map(&format!("{field}[{i}]"), map, &maps[..i], found);
     }
 }
 
@@ -876,7 +929,7 @@ fn net_devices(d: &Document, found: &mut Findings) {
             "unable to move network devices without a private NET namespace",
         );
     }
-    if d.ask.host.rootless {
+    if d.ask.host.euid != 0 {
         found.refuse(
             field,
             "unable to move network devices in a rootless container",
@@ -918,6 +971,8 @@ fn cgroups_path(d: &Document, found: &mut Findings) {
         }
         found.no_nul("linux.cgroupsPath", path.as_os_str().as_bytes());
     }
+    let label = d.linux.and_then(|l| l.mount_label().as_deref());
+    found.no_nul("linux.mountLabel", label.unwrap_or_default());
 }
 
 /// Kernel parameters that belong to the ipc namespace (ipc_namespaces(7)), beside `fs/mqueue/`.
@@ -1128,11 +1183,13 @@ mod tests {
             no_pivot: false,
             no_new_keyring: false,
             preserve_fds: 0,
+            systemd_cgroup: false,
             listen_fds: None,
             host: Host {
                 euid: 0,
                 egid: 0,
                 rootless: false,
+                setgroups_denied: false,
                 last_cap: 40,
                 cgroup_mount: "/sys/fs/cgroup".into(),
                 own_cgroup: "/".into(),
@@ -1514,36 +1571,9 @@ mod tests {
 
     #[test]
     fn what_this_version_lacks_is_refused_by_name() {
-        let maps = json!([{ "containerID": 0, "hostID": 1, "size": 1 }]);
-        let mapped = json!({ "destination": "/x", "type": "bind", "source": "/y", "options": ["ridmap"], "uidMappings": maps });
-        let all = with(&[
-            ("/process/apparmorProfile", json!("a")),
-            ("/process/selinuxLabel", json!("a")),
-            ("/linux/mountLabel", json!("a")),
-            (
-                "/linux/seccomp",
-                json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s" }),
-            ),
-            ("/linux/intelRdt", json!({})),
-            ("/mounts/+", mapped),
-        ]);
-        let said = [
-            "process.apparmorProfile: not supported by this version",
-            "process.selinuxLabel: not supported by this version",
-            "linux.mountLabel: not supported by this version",
-            "linux.seccomp.listenerPath: not supported by this version",
-            "linux.intelRdt: not supported by this version",
-            "mounts[7].options[0]: ridmap is not supported by this version",
-            "mounts[7].uidMappings: not supported by this version",
-        ];
-        assert_eq!(all, Err(said.join("; ")));
-        let empty = json!("");
-        let none = with(&[
-            ("/process/apparmorProfile", empty.clone()),
-            ("/process/selinuxLabel", empty.clone()),
-            ("/linux/mountLabel", empty),
-        ]);
-        assert_eq!(none, Ok(vec![]));
+        let all = with(&[("/linux/intelRdt", json!({}))]);
+        let said = "linux.intelRdt: not supported by this version";
+        assert_eq!(all, Err(said.to_owned()));
     }
 
     #[test]
@@ -1689,6 +1719,51 @@ mod tests {
     }
 
     #[test]
+    fn mounts_are_id_mapped_by_both_maps_or_the_containers() {
+        let bind = |more: Value| {
+            let mut mount = json!({ "destination": "/x", "type": "bind", "source": "/y" });
+            mount
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            ("/mounts/+", mount)
+        };
+        let line = |size: u32| json!([{ "containerID": 0, "hostID": 0, "size": size }]);
+        let maps = line(9);
+        let both = json!({ "uidMappings": maps, "gidMappings": maps });
+        assert_eq!(with(&[bind(both.clone())]), Ok(vec![]));
+        let mut ridmap = both.clone();
+        ridmap["options"] = json!(["rbind", "ridmap"]);
+        assert_eq!(with(&[bind(ridmap)]), Ok(vec![]));
+        let idmap = bind(json!({ "options": ["idmap"] }));
+        let user = (
+            "/linux/namespaces/+",
+            json!({ "type": "user", "path": "/u" }),
+        );
+        assert_eq!(with(&[idmap.clone(), user]), Ok(vec![]));
+        for (mount, said) in [
+            (
+                idmap,
+                r#"mounts[7].options[0] "idmap": without uidMappings and gidMappings of its own the mount takes those of the container's user namespace, and it has none"#,
+            ),
+            (
+                bind(json!({ "uidMappings": maps })),
+                "mounts[7].gidMappings: is missing: both or none of the mappings",
+            ),
+            (
+                bind(json!({ "uidMappings": maps, "gidMappings": line(0) })),
+                "mounts[7].gidMappings[0].size: must not be 0",
+            ),
+            (
+                bind(json!({ "type": "tmpfs", "uidMappings": maps, "gidMappings": maps })),
+                "mounts[7].uidMappings: only bind mounts can be id-mapped",
+            ),
+        ] {
+            assert_eq!(with(&[mount]), Err(said.to_owned()));
+        }
+    }
+
+    #[test]
     fn without_root_a_user_namespace_is_needed() {
         let mut ask = ask();
         ask.host.euid = 1000;
@@ -1701,7 +1776,13 @@ mod tests {
     fn a_process_can_be_checked_alone() {
         let (process, _) = config::parse_process(br#"{"args": [], "cwd": ""}"#).unwrap();
         assert_eq!(
-            check_process(&process).unwrap_err().to_string(),
+            check_process(
+                &process,
+                &serde_json::from_value(default()).unwrap(),
+                &ask()
+            )
+            .unwrap_err()
+            .to_string(),
             "process.args: must not be empty; process.cwd: Cwd property must not be empty"
         );
     }

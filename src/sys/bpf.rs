@@ -2,7 +2,7 @@
 //!
 //! KERNEL(6.17 to 7.1): BPF_PROG_QUERY wrote its answer behind a `bpf_attr` that was shorter than
 //! the kernel's own (opencontainers/cgroups#69). So every call here hands over a full-size,
-//! zeroed attribute, and nothing is queried.
+//! zeroed attribute.
 
 use super::error::retry;
 use super::{Error, Result};
@@ -15,6 +15,10 @@ type Attr = [u64; 21];
 
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_ATTACH: libc::c_int = 8;
+const BPF_PROG_DETACH: libc::c_int = 9;
+const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
 
@@ -61,7 +65,7 @@ fn load(code: &[u64], log: &mut [u8]) -> Result<OwnedFd> {
             code.len()
         )
     };
-    let fd = bpf(BPF_PROG_LOAD, &attr, args)?;
+    let fd = bpf(BPF_PROG_LOAD, &mut attr, args)?;
     // SAFETY: BPF_PROG_LOAD gives a new descriptor, close-on-exec, that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -82,7 +86,88 @@ pub fn attach_device_program(
             cgroup.as_raw_fd()
         )
     };
-    bpf(BPF_PROG_ATTACH, &attr, args).map(drop)
+    bpf(BPF_PROG_ATTACH, &mut attr, args).map(drop)
+}
+
+/// Ends the force of a program that is attached to the cgroup itself.
+pub fn detach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
+    let mut attr: Attr = [0; 21];
+    attr[0] = pair(cgroup.as_raw_fd() as u32, program.as_raw_fd() as u32);
+    attr[1] = pair(BPF_CGROUP_DEVICE, 0);
+    let args = || "BPF_PROG_DETACH, BPF_CGROUP_DEVICE".to_owned();
+    bpf(BPF_PROG_DETACH, &mut attr, args).map(drop)
+}
+
+/// More than the kernel attaches to one cgroup (BPF_CGROUP_MAX_PROGS is 64).
+const MOST_PROGRAMS: usize = 64;
+
+/// A device program that is in force in a cgroup.
+#[derive(Debug)]
+pub struct Attached {
+    pub program: OwnedFd,
+    /// As its loader has called it; at most 15 bytes.
+    pub name: String,
+}
+
+/// The device programs attached to the cgroup itself, not those of ancestors, and the BPF_F_*
+/// they were attached with.
+pub fn attached_device_programs(cgroup: BorrowedFd<'_>) -> Result<(Vec<Attached>, u32)> {
+    let mut ids = [0_u32; MOST_PROGRAMS];
+    let mut attr: Attr = [0; 21];
+    attr[0] = pair(cgroup.as_raw_fd() as u32, BPF_CGROUP_DEVICE);
+    attr[2] = ids.as_mut_ptr() as u64;
+    attr[3] = pair(MOST_PROGRAMS as u32, 0);
+    bpf(BPF_PROG_QUERY, &mut attr, || {
+        "BPF_PROG_QUERY, BPF_CGROUP_DEVICE".to_owned()
+    })?;
+    let (_, flags) = halves(attr[1]);
+    let (count, _) = halves(attr[3]);
+    let mut found = vec![];
+    for id in ids.into_iter().take(count as usize) {
+        match program_of(id) {
+            Ok(program) => found.push(Attached {
+                name: name_of(&program)?,
+                program,
+            }),
+            // Detached and gone since.
+            Err(error) if error.errno == Errno::ENOENT => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((found, flags))
+}
+
+fn program_of(id: u32) -> Result<OwnedFd> {
+    let mut attr: Attr = [0; 21];
+    attr[0] = pair(id, 0);
+    let fd = bpf(BPF_PROG_GET_FD_BY_ID, &mut attr, || {
+        format!("BPF_PROG_GET_FD_BY_ID, {id}")
+    })?;
+    // SAFETY: BPF_PROG_GET_FD_BY_ID gives a new descriptor, close-on-exec, that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `struct bpf_prog_info` up to its name: 16 bytes from offset 64.
+type Info = [u64; 10];
+
+fn name_of(program: &OwnedFd) -> Result<String> {
+    let mut info: Info = [0; 10];
+    let mut attr: Attr = [0; 21];
+    attr[0] = pair(program.as_raw_fd() as u32, size_of::<Info>() as u32);
+    attr[1] = info.as_mut_ptr() as u64;
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr, || {
+        "BPF_OBJ_GET_INFO_BY_FD".to_owned()
+    })?;
+    let bytes = [info[8].to_ne_bytes(), info[9].to_ne_bytes()].concat();
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    Ok(String::from_utf8_lossy(&bytes[..end]).into_owned())
+}
+
+/// [`pair`]'s two.
+fn halves(both: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = both.to_ne_bytes();
+    let half = u32::from_ne_bytes;
+    (half([a, b, c, d]), half([e, f, g, h]))
 }
 
 /// Two 32-bit fields of the attribute, as they lie in memory.
@@ -91,11 +176,12 @@ fn pair(first: u32, second: u32) -> u64 {
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
-fn bpf(command: libc::c_int, attr: &Attr, args: impl Fn() -> String) -> Result<RawFd> {
+fn bpf(command: libc::c_int, attr: &mut Attr, args: impl Fn() -> String) -> Result<RawFd> {
     let done = retry("bpf", args, || {
-        // SAFETY: `attr` is as long as said and outlives the call; the pointers in it were made
-        // by the callers above from slices that outlive the call, with those slices' lengths.
-        unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_ptr(), size_of::<Attr>()) }
+        // SAFETY: `attr` is as long as said, ours to be written to, and outlives the call; the
+        // pointers in it were made by the callers above from slices that outlive the call, with
+        // those slices' lengths, and from mutable ones where the kernel writes.
+        unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of::<Attr>()) }
     })?;
     Ok(done as RawFd)
 }

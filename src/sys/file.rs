@@ -70,6 +70,25 @@ pub fn rename_new(dir: BorrowedFd, from: &CStr, to: &CStr) -> Result<()> {
     .map(drop)
 }
 
+/// fsetxattr(2): gives the file behind `fd` an extended attribute.
+pub fn set_attribute(fd: BorrowedFd, name: &CStr, value: &[u8]) -> Result<()> {
+    retry(
+        "fsetxattr",
+        || format!("{name:?}, {:?}", String::from_utf8_lossy(value)),
+        // SAFETY: `name` is NUL-terminated, `value` is as long as said, and both outlive the call.
+        || unsafe {
+            libc::fsetxattr(
+                fd.as_raw_fd(),
+                name.as_ptr(),
+                value.as_ptr().cast(),
+                value.len(),
+                0,
+            ) as libc::c_long
+        },
+    )
+    .map(drop)
+}
+
 /// All that is left to read of a regular file, or of a file of procfs or cgroupfs below 8 KiB.
 /// A read that does not fill the buffer was the last one: std's `read_to_end` asks for the size,
 /// the position, and once more for the end.

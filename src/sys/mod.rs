@@ -5,6 +5,7 @@
 //! EINTR retried here and only here. An [`Error`] prints like a line of strace.
 
 pub mod bpf;
+pub mod entry;
 pub mod error;
 pub mod file;
 pub mod mount;

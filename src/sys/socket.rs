@@ -94,7 +94,9 @@ pub fn receive(socket: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Option<O
             MsgFlags::MSG_CMSG_CLOEXEC,
         );
         let message = match received {
-            Err(nix::errno::Errno::EINTR) => continue,
+            // ECONNRESET: the other end was closed with something of ours unread. It is said once, and
+            // what the other end had said before is still there (unix(7)).
+            Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNRESET) => continue,
             other => other.call("recvmsg", || socket.as_raw_fd().to_string())?,
         };
         let mut fd = None;

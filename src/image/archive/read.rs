@@ -244,8 +244,8 @@ fn blob<R: BufRead>(
         return spool.commit();
     };
     let digest = Digest::from_hex(hex)?;
-    if let Ingest::Missing(mut writer) = store.blob_writer(&digest, size)? {
-        writer.restart()?;
+    if let Ingest::Missing(writer) = store.blob_writer(&digest, size)? {
+        let mut writer = writer.afresh()?;
         copy(tape, &mut writer, bar)?;
         writer.commit()?;
     } else {
@@ -360,13 +360,13 @@ fn fetch(store: &Store, layout: &Layout, part: &Descriptor, progress: &Progress)
         // Verified as it was read; its size is checked here.
         return store.open_blob(part).map(drop);
     };
-    let Ingest::Missing(mut writer) = store.blob_writer(&part.digest, part.size)? else {
+    let Ingest::Missing(writer) = store.blob_writer(&part.digest, part.size)? else {
         return Ok(());
     };
     let context = || path.display().to_string();
     let mut from = File::open(&path).with_context(context)?;
     let bar = progress.bar(&part.digest.short(), Some(part.size));
-    writer.restart()?;
+    let mut writer = writer.afresh()?;
     let mut buffer = vec![0; 256 << 10];
     loop {
         let n = from.read(&mut buffer).with_context(context)?;

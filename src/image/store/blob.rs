@@ -118,6 +118,14 @@ impl BlobWriter {
         self.len == 0
     }
 
+    /// Starts at the beginning, and leaves nothing when it is dropped: for what is at hand and can be read again
+    /// at no cost.
+    pub fn afresh(mut self) -> Result<BlobWriter> {
+        self.restart()?;
+        self.temporary = true;
+        Ok(self)
+    }
+
     /// Throws away what is there.
     pub fn restart(&mut self) -> Result<()> {
         self.file.set_len(0)?;

@@ -209,14 +209,16 @@ impl Store {
             let Err(e) = self.check_layer(&chain_id, source, options) else {
                 continue;
             };
-            let user = leases.iter().find(|lease| lease.layers.contains(&chain_id));
-            let done = match (repair, user) {
-                (false, _) => "",
-                (true, Some(_)) => "in use by a bundle: left as it is",
-                (true, None) => remove_tree(&self.layer_path(&chain_id))
-                    .map(|()| "removed: unpacked anew when needed")?,
+            let used = leases.iter().any(|lease| lease.layers.contains(&chain_id));
+            let (note, done) = match repair {
+                true if used => (" (in use by a bundle: left as it is)", ""),
+                true => {
+                    self.drop_layer(&chain_id)?;
+                    ("", "removed: unpacked anew when needed")
+                }
+                false => ("", ""),
             };
-            found.add(format!("layer {chain_id}: {e:#}"), done);
+            found.add(format!("layer {chain_id}: {e:#}{note}"), done);
         }
         Ok(())
     }
@@ -241,6 +243,13 @@ impl Store {
             complete.diff_id == image.config.rootfs.diff_ids[at] && complete.parent == parent,
             "complete.json is another layer's"
         );
+        if !chain[..at]
+            .iter()
+            .all(|below| self.layer_path(below).exists())
+        {
+            // It is unpacked again when this one is needed; until then there is nothing to compare with.
+            return Ok(());
+        }
         let again = self
             .root
             .join("layers")
@@ -274,7 +283,11 @@ impl Store {
                 return;
             }
         };
-        for lease in leases {
+        // Without a config.json it is in the making.
+        for lease in leases
+            .iter()
+            .filter(|lease| lease.bundle.join("config.json").exists())
+        {
             for chain_id in &lease.layers {
                 if !self.layer_path(chain_id).exists() {
                     found.add(
@@ -363,7 +376,9 @@ fn compare_stat(wanted: &Stat, found: &Stat) -> Result<()> {
         a.0,
         a.1
     );
-    ensure!(wanted.times.mtime == found.times.mtime, "was changed");
+    // A whiteout is dated when it is made: no entry of the layer says otherwise.
+    let dated = wanted.is_whiteout() || wanted.times.mtime == found.times.mtime;
+    ensure!(dated, "was changed");
     ensure!(
         wanted.kind == Kind::Directory || wanted.size == found.size,
         "has {} bytes instead of {}",

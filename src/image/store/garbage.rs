@@ -82,12 +82,8 @@ impl Store {
                 .unwrap_or_default();
             match Digest::from_hex(name) {
                 Ok(chain_id) if needed.layers.contains(&chain_id) => {}
-                Ok(_) => {
-                    // Half a layer must not have a layer's name.
-                    let temporary = path.with_extension("tmp");
-                    remove_tree(&temporary)?;
-                    fs::rename(&path, &temporary)?;
-                    remove_tree(&temporary)?;
+                Ok(chain_id) => {
+                    self.drop_layer(&chain_id)?;
                     freed.layers += 1;
                 }
                 Err(_) => remove_tree(&path)?,

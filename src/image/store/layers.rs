@@ -52,6 +52,15 @@ impl Store {
             .collect())
     }
 
+    /// Removes an unpacked layer; half of it never has a layer's name. The store must be open alone.
+    pub fn drop_layer(&self, chain_id: &Digest) -> Result<()> {
+        let path = self.layer_path(chain_id);
+        let temporary = path.with_extension("tmp");
+        remove_tree(&temporary)?;
+        fs::rename(&path, &temporary)?;
+        remove_tree(&temporary)
+    }
+
     fn layer(
         &self,
         image: &Image,

@@ -56,12 +56,7 @@ fn remove_leftover(global: &Global, id: &str, force: bool) -> Result<()> {
 
 /// Removes what is left of a container whose init has ended. The caller has its lock.
 pub fn clear(container: Container) -> Result<()> {
-    if let Some(cgroup) = container.cgroup()? {
-        if container.may_leave_processes() {
-            cgroup.kill()?;
-        }
-        cgroup.remove()?;
-    }
+    container.leave_cgroup()?;
     poststop(&container)?;
     container.forget()
 }

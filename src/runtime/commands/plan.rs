@@ -6,10 +6,11 @@ use crate::runtime::plan;
 use anyhow::Result;
 use std::path::Path;
 
-pub fn plan(bundle: &Path) -> Result<()> {
+pub fn plan(bundle: &Path, systemd_cgroup: bool) -> Result<()> {
     let args = CreateArgs {
         bundle: bundle.to_owned(),
         id: "ID".to_owned(),
+        systemd_cgroup,
         ..CreateArgs::default()
     };
     say(&plan::show(&create::draw(&args)?.plan))

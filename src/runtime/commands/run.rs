@@ -3,8 +3,8 @@
 use super::create;
 use crate::runtime::cli::{Global, RunArgs};
 use crate::runtime::hooks;
-use crate::runtime::parent::Made;
 use crate::runtime::parent::foreground::Signals;
+use crate::runtime::parent::{Begin, Made};
 use crate::runtime::plan::Plan;
 use crate::sys;
 use anyhow::Result;
@@ -14,7 +14,10 @@ use std::os::fd::AsFd;
 pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
     let drawn = create::draw(&args.create)?;
     let plan = &drawn.plan;
-    let console = create::console(&args.create, plan, args.detach)?;
+    let console = {
+        let socket = args.create.console_socket.as_deref();
+        create::console(socket, plan.init.process.terminal, args.detach)?
+    };
     let signals = match args.detach {
         true => None,
         false => Some(Signals::hold()?),
@@ -22,7 +25,11 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
     if !args.detach && !args.no_subreaper {
         sys::process::set_child_subreaper()?;
     }
-    let mut made = create::make(global, &args.create, &drawn, console, false)?;
+    let begin = match create::hands_out(&args.create) {
+        true => Begin::Told,
+        false => Begin::AtOnce,
+    };
+    let mut made = create::make(global, &args.create, &drawn, console, begin)?;
     if let Err(e) = start(&made, plan) {
         made.undo(plan);
         return Err(e);

@@ -1,10 +1,13 @@
 //! `update`: changes the limits of a container, in its cgroup and in its recorded config.json.
 
 use super::{cgroup_of, take};
+use crate::runtime::cgroup::Cgroup;
 use crate::runtime::cli::{Global, UpdateArgs};
 use crate::runtime::container::Container;
-use crate::runtime::plan::update::draw;
+use crate::runtime::plan::unit::{self, Manager, UnitName};
+use crate::runtime::plan::update::{Update, draw};
 use crate::runtime::status::Act;
+use crate::runtime::systemd::Systemd;
 use crate::runtime::{log, size};
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
@@ -28,9 +31,37 @@ pub fn update(global: &Global, args: &UpdateArgs) -> Result<()> {
     let update = draw(recorded, given, present.as_deref())?;
     let config = serde_json::to_vec(&update.config)?;
     let steps = cgroup.update(&update.writes, update.check_before_update)?;
-    container
-        .save_config(&config)
+    perform(&container, cgroup, &update)
+        .and_then(|()| container.save_config(&config))
         .inspect_err(|_| cgroup.take_back(&steps))
+}
+
+/// What is left when the kernel has taken the new limits.
+fn perform(container: &Container, cgroup: &Cgroup, update: &Update) -> Result<()> {
+    if let Some(unit) = &container.record.unit {
+        tell_systemd(unit, cgroup, update)?;
+    }
+    match &update.devices {
+        Some(devices) => {
+            cgroup.limit_devices(devices.program.as_deref(), container.record.rootless)
+        }
+        None => Ok(()),
+    }
+}
+
+/// systemd hears of limits that the kernel has taken already, so that a refusal by either changes
+/// nothing; it then writes what it knows of them in its own, rounded way, so that the files are
+/// written once more.
+fn tell_systemd(unit: &UnitName, cgroup: &Cgroup, update: &Update) -> Result<()> {
+    let mut properties = unit::limits(&update.writes)?;
+    if let (Some(devices), Manager::System) = (&update.devices, unit.manager) {
+        properties.extend(devices.properties.iter().cloned());
+    }
+    if properties.is_empty() {
+        return Ok(());
+    }
+    Systemd::connect(unit.manager)?.set_properties(&unit.name, &properties)?;
+    cgroup.update(&update.writes, false).map(drop)
 }
 
 fn document(path: &Path) -> Result<Value> {

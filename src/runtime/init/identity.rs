@@ -23,9 +23,13 @@ pub fn assume(process: &ProcessPlan) -> Result<()> {
     // Groups before uid: after setresuid(2) we may no longer call setgroups(2).
     if let Some(groups) = &process.groups {
         let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
-        nix::unistd::setgroups(&groups)
-            .call("setgroups", || format!("{groups:?}"))
-            .context("process.user.additionalGids")?;
+        match nix::unistd::setgroups(&groups) {
+            // A user namespace that was joined may deny it; the caller's were given up before.
+            Err(Errno::EPERM) if groups.is_empty() && has_no_groups() => {}
+            other => other
+                .call("setgroups", || format!("{groups:?}"))
+                .context("process.user.additionalGids")?,
+        }
     }
     nix::unistd::setresgid(gid, gid, gid)
         .call("setresgid", || gid.to_string())
@@ -49,6 +53,10 @@ pub fn assume(process: &ProcessPlan) -> Result<()> {
         sys::process::set_ambient(caps.ambient).context("process.capabilities.ambient")?;
     }
     Ok(())
+}
+
+fn has_no_groups() -> bool {
+    nix::unistd::getgroups().is_ok_and(|groups| groups.is_empty())
 }
 
 /// chdir(2) to process.cwd, verified to lie inside the container: a descriptor leaked from the

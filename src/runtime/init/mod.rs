@@ -10,22 +10,25 @@ mod devices;
 mod exec;
 mod identity;
 mod inside;
-mod join;
+pub mod join;
+mod labels;
 mod mounts;
+mod proc;
 mod rootfs;
-mod sysctl;
+pub mod sources;
 
 use crate::runtime::handshake::{FromInit, FromParent, InitEnd};
 use crate::runtime::hooks;
 use crate::runtime::plan::seccomp::SeccompPlan;
-use crate::runtime::plan::{CloneRoute, InitPlan, Plan, ProcessPlan};
+use crate::runtime::plan::{CloneRoute, InitPlan, Plan, ProcessPlan, Rlimit};
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, bail};
+use mounts::OwnCgroup;
 use nix::sys::stat::Mode;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 
 /// What init is given.
@@ -38,14 +41,28 @@ pub struct Ask<'a> {
     /// Detached mounts that the parent made, one for each bind with
     /// [`source_of_parent`](crate::runtime::plan::MountKind::source_of_parent), in order.
     pub sources: Vec<OwnedFd>,
-    /// The container's cgroup directory on the host.
+    /// The container's cgroup directory on the host, and where it is looked for when systemd makes
+    /// it: the cgroup2 mount.
     pub cgroup: Option<&'a Path>,
+    /// The container that this process joins (`exec`); `None`: it is the first of its own.
+    pub running: Option<Running<'a>>,
+    pub cgroup_mount: &'a Path,
     /// The container's state as JSON, with this pid and status: for hooks.
     pub state: &'a dyn Fn(i32, &str) -> Vec<u8>,
 }
 
+/// A container that is there already.
+pub struct Running<'a> {
+    /// A pidfd of its init.
+    pub init: BorrowedFd<'a>,
+    /// Its root directory, where its mount namespace does not lead there.
+    pub root: Option<OwnedFd>,
+}
+
 /// How init learns that it is to start.
 pub enum Start {
+    /// `exec`: nothing to wait for.
+    AtOnce,
     /// `run`: the parent says so.
     Handshake,
     /// `create`: somebody writes a byte into `go`. Both are fifos opened for reading and writing, so
@@ -96,9 +113,22 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
     sys::process::default_signals(ask.ignored_signals)?;
     // A terminal's signals are for the container's own session.
     nix::unistd::setsid().call("setsid", String::new)?;
-    join::enter(&plan.join)?;
+    if joins_user_namespace(plan) && plan.process.groups.is_some() {
+        // The caller's groups: in there setgroups(2) may be denied, and they would stay. Where it is
+        // denied here already, they are not silently kept: identity::assume sees to that.
+        let _ = nix::unistd::setgroups(&[]);
+    }
+    let mut proc = None;
+    match &ask.running {
+        None => join::enter(&plan.join)?,
+        Some(running) => proc = join_running(ask, running)?,
+    }
     if ask.plan.parent.clone.route == CloneRoute::Joiner && !make_init(ask)? {
         return Ok(Prepared::Joined);
+    }
+    if plan.wait_for_cgroup {
+        // Still with the caller's uid: a user's systemd takes no other's process.
+        ask.end.wait_for(FromParent::Placed)?;
     }
     if plan.new_user_namespace {
         ask.end.wait_for(FromParent::Mapped)?;
@@ -108,16 +138,70 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
         // A change of user clears it (prctl(2)).
         sys::process::set_parent_death_signal(libc::SIGKILL)?;
     }
+    if !plan.time_offsets.is_empty() {
+        join::enter_new_time_namespace(&plan.time_offsets)?;
+    }
+    if plan.unshare != 0 {
+        join::unshare(plan.unshare)?;
+    }
     // Before anything of the container can look at this process (CVE-2016-9962).
     sys::process::set_not_dumpable()?;
+    if proc.is_none() {
+        proc = open_proc(plan)?;
+    }
     if let Some(name) = &plan.keyring {
-        join_keyring(name)?;
+        labels::with_key_label(&plan.process, proc.as_ref(), || join_keyring(name))?;
     }
     if plan.loopback_up {
         sys::tty::loopback_up().context("bring lo up")?;
     }
-    build_rootfs(ask)?;
-    Ok(Prepared::Init(confine(ask)?))
+    match ask.running {
+        None => build_rootfs(ask, proc.as_ref())?,
+        // All namespaces are entered: the root is this directory.
+        Some(_) => give_stdio(ask, sys::mount::cwd(), false)?,
+    }
+    Ok(Prepared::Init(confine(ask, proc.as_ref())?))
+}
+
+/// Only where something is to be written there.
+fn open_proc(plan: &InitPlan) -> Result<Option<proc::Proc>> {
+    let process = &plan.process;
+    let labels = process.apparmor_profile.is_some() || process.selinux_label.is_some();
+    if plan.sysctls.is_empty() && !labels {
+        return Ok(None);
+    }
+    let proc = proc::Proc::open().context("a proc file system to write to")?;
+    Ok(Some(proc))
+}
+
+/// What needs the host's powers and its /proc comes first; then into the container, at once.
+fn join_running(ask: &Ask, running: &Running) -> Result<Option<proc::Proc>> {
+    let Plan { parent, init, .. } = ask.plan;
+    if let Some(score) = parent.oom_score_adj {
+        let file = "/proc/self/oom_score_adj";
+        std::fs::write(file, score.to_string())
+            .with_context(|| format!("process.oomScoreAdj: write {score} to {file}"))?;
+    }
+    if init.in_user_namespace {
+        // Root of a user namespace may not raise a hard limit (setrlimit(2)).
+        raise_hard_limits(&parent.rlimits)?;
+    }
+    // Here it sees the container's pid namespace already and the host's /proc still. An ordinary user
+    // may make one only inside.
+    let proc = open_proc(init).ok().flatten();
+    join::enter_running(running, init.enter)?;
+    Ok(proc)
+}
+
+fn raise_hard_limits(limits: &[Rlimit]) -> Result<()> {
+    for limit in limits {
+        let (soft, hard) = sys::process::rlimit(limit.resource)?;
+        if limit.hard > hard {
+            sys::process::set_rlimit(0, limit.resource, soft, limit.hard)
+                .with_context(|| format!("process.rlimits ({})", limit.name))?;
+        }
+    }
+    Ok(())
 }
 
 /// The joiner has entered what is joined; init is made in the new namespaces, as its sibling, so
@@ -136,6 +220,10 @@ fn make_init(ask: &Ask) -> Result<bool> {
     }
 }
 
+fn joins_user_namespace(plan: &InitPlan) -> bool {
+    plan.in_user_namespace && !plan.new_user_namespace
+}
+
 fn join_keyring(name: &str) -> Result<()> {
     match sys::process::join_session_keyring(&CString::new(name)?) {
         Ok(_) => Ok(()),
@@ -147,19 +235,26 @@ fn join_keyring(name: &str) -> Result<()> {
 
 /// File system, hooks that belong between its mounts and its pivot, terminal, and what is set on
 /// the namespaces.
-fn build_rootfs(ask: &Ask) -> Result<()> {
+fn build_rootfs(ask: &Ask, proc: Option<&proc::Proc>) -> Result<()> {
     let plan = &ask.plan.init;
     let Some(tree) = &plan.rootfs else {
         return Ok(());
     };
     // Modes of the plan are meant as they are; hooks get the caller's umask back.
     let umask = nix::sys::stat::umask(Mode::empty());
-    let root = rootfs::Root::build(tree, &ask.sources, ask.cgroup, plan.in_user_namespace)?;
-    nix::sys::stat::umask(umask);
-    let proc = match plan.sysctls.is_empty() {
-        true => None,
-        false => Some(sysctl::Proc::open().context("linux.sysctl")?),
+    let sources = sources::Sources::new(tree, &ask.sources, &ask.end)?;
+    let shows_cgroup = plan.unshare & libc::CLONE_NEWCGROUP as u64 != 0;
+    let placed = match plan.wait_for_cgroup && !shows_cgroup {
+        true => Some(join::own_cgroup(ask.cgroup_mount)?),
+        false => None,
     };
+    let cgroup = match placed.as_deref().or(ask.cgroup) {
+        Some(dir) => OwnCgroup::At(dir),
+        None if shows_cgroup => OwnCgroup::Namespace,
+        None => OwnCgroup::None,
+    };
+    let root = rootfs::Root::build(tree, sources, cgroup, plan.in_user_namespace)?;
+    nix::sys::stat::umask(umask);
     let parent = &ask.plan.parent;
     if !parent.prestart.is_empty() || !parent.create_runtime.is_empty() {
         ask.end.tell(&FromInit::Hooks)?;
@@ -174,7 +269,7 @@ fn build_rootfs(ask: &Ask) -> Result<()> {
         )?;
     }
     root.enter()?;
-    give_stdio(ask, &root)?;
+    give_stdio(ask, root.fd(), true)?;
     if plan.process.cwd != Path::new("/") {
         // Before the root may become read-only.
         rootfs::make_directory(root.fd(), &plan.process.cwd).context("process.cwd")?;
@@ -188,7 +283,7 @@ fn build_rootfs(ask: &Ask) -> Result<()> {
     if let Some(name) = &plan.domainname {
         sys::process::set_domain_name(name).context("domainname")?;
     }
-    if let Some(proc) = &proc {
+    if let Some(proc) = proc {
         for (path, value) in &plan.sysctls {
             proc.set_sysctl(path, value)?;
         }
@@ -209,21 +304,29 @@ fn run_hooks(
     hooks::run(hooks, kind, &state(pid, status))
 }
 
-fn give_stdio(ask: &Ask, root: &rootfs::Root) -> Result<()> {
+/// `console`: the terminal is also the container's /dev/console.
+fn give_stdio(ask: &Ask, root: BorrowedFd, console: bool) -> Result<()> {
     let process = &ask.plan.init.process;
     if !process.terminal {
-        return console::adopt_stdio(root.fd(), process.uid);
+        return console::adopt_stdio(root, process.uid);
     }
-    let pty = console::Pty::open(root.fd())?;
-    pty.set_up(root.fd(), process.console_size, process.uid)?;
+    let pty = console::Pty::open(root)?;
+    pty.set_up(process.console_size, process.uid)?;
+    if console {
+        pty.become_console(root)?;
+    }
     pty.become_stdio()?;
     ask.end.tell(&FromInit::Console(pty.master))
 }
 
 /// Scheduling, powers, user; then the program is found, as that user.
-fn confine(ask: &Ask) -> Result<exec::Program> {
+fn confine(ask: &Ask, proc: Option<&proc::Proc>) -> Result<exec::Program> {
     let process = &ask.plan.init.process;
     set_scheduling(process)?;
+    if let Some(proc) = proc {
+        // Before descriptors are closed and the profile refuses to write files.
+        labels::set(process, proc)?;
+    }
     if process.no_new_privileges {
         sys::process::set_no_new_privileges().context("process.noNewPrivileges")?;
     }
@@ -233,7 +336,7 @@ fn confine(ask: &Ask) -> Result<exec::Program> {
     let seccomp = &ask.plan.init.seccomp;
     if !process.no_new_privileges {
         // Takes CAP_SYS_ADMIN, which ends with the change of user (seccomp(2)).
-        load_seccomp(seccomp)?;
+        load_seccomp(seccomp, &ask.end)?;
     }
     for limit in &ask.plan.parent.rlimits {
         sys::process::set_rlimit(0, limit.resource, limit.soft, limit.hard)
@@ -245,14 +348,21 @@ fn confine(ask: &Ask) -> Result<exec::Program> {
     sys::process::set_parent_death_signal(0)?;
     if process.no_new_privileges {
         // As late as can be: what init still needs is write, read, hooks and execve.
-        load_seccomp(seccomp)?;
+        load_seccomp(seccomp, &ask.end)?;
     }
     Ok(program)
 }
 
-fn load_seccomp(plan: &Option<SeccompPlan>) -> Result<()> {
-    if let Some(seccomp) = plan {
-        sys::seccomp::load(&seccomp.program, seccomp.flags).context("linux.seccomp")?;
+/// From here on, only what the profile allows; and where it has an agent, only write(2) without it
+/// until the parent has fetched the listener.
+fn load_seccomp(plan: &Option<SeccompPlan>, end: &InitEnd) -> Result<()> {
+    let Some(seccomp) = plan else {
+        return Ok(());
+    };
+    let listener = sys::seccomp::load(&seccomp.program, seccomp.flags).context("linux.seccomp")?;
+    if let Some(listener) = listener {
+        // Kept open, as the parent fetches it whenever it comes to that; exec closes it.
+        end.tell(&FromInit::Listener(listener.into_raw_fd()))?;
     }
     Ok(())
 }
@@ -274,9 +384,14 @@ fn close_what_is_not_the_containers(ask: &Ask) -> Result<()> {
 }
 
 fn set_scheduling(process: &ProcessPlan) -> Result<()> {
-    // Whatever the caller was bound to (an engine on housekeeping processors, say) is not the
-    // container's; its cpuset is. A kernel that refuses leaves it slower, not wrong.
-    let _ = sys::process::use_all_processors();
+    match &process.processors {
+        Some(mask) => {
+            sys::process::use_processors(mask).context("process.execCPUAffinity.final")?;
+        }
+        // Whatever the caller was bound to (an engine on housekeeping processors, say) is not the
+        // container's; its cpuset is. A kernel that refuses leaves it slower, not wrong.
+        None => drop(sys::process::use_all_processors()),
+    }
     if let Some(s) = &process.scheduler {
         let attr = sys::process::SchedAttr {
             policy: s.policy,
@@ -319,7 +434,7 @@ fn start_up(
         Err(e) => e,
     };
     match start {
-        Start::Handshake => say_failed(&end, &e),
+        Start::AtOnce | Start::Handshake => say_failed(&end, &e),
         Start::Fifo { report, .. } => {
             // A starter that is gone has nobody to tell; the exit status says the rest.
             let _ = File::from(report).write_all(format!("{e:#}").as_bytes());
@@ -335,10 +450,14 @@ fn run_hooks_at_start(plan: &InitPlan, state: &dyn Fn(i32, &str) -> Vec<u8>) -> 
 }
 
 fn wait_for_start(end: &InitEnd, start: &Start) -> Result<()> {
-    end.tell(&FromInit::Ready)?;
     match start {
-        Start::Handshake => end.wait_for(FromParent::Go),
+        Start::AtOnce => Ok(()),
+        Start::Handshake => {
+            end.tell(&FromInit::Ready)?;
+            end.wait_for(FromParent::Start)
+        }
         Start::Fifo { go, .. } => {
+            end.tell(&FromInit::Ready)?;
             let mut byte = [0];
             let mut file = File::from(go.try_clone()?);
             match file.read(&mut byte).context("wait for start")? {

@@ -2,6 +2,7 @@
 
 use super::copy_up;
 use super::inside::{self, Missing};
+use super::rootfs::empty_tmpfs;
 use crate::runtime::plan::{Mount, MountKind};
 use crate::sys::{self, Call, mount::FsContext};
 use anyhow::{Context, Result, anyhow, bail};
@@ -14,14 +15,25 @@ use std::path::Path;
 
 const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 
-/// Mounts what `mount` says below `root`. `by_parent` is its source where the parent had to open
-/// it; `cgroup` is the container's cgroup directory on the host.
-/// Gives back what must become read-only only once all of the tree is made.
+/// The container's cgroup, as init knows of it.
+#[derive(Debug, Clone, Copy)]
+pub enum OwnCgroup<'p> {
+    /// Its directory on the host.
+    At(&'p Path),
+    /// The root of init's cgroup namespace; its directory is not known here.
+    Namespace,
+    /// It goes without: init is in the caller's.
+    None,
+}
+
+/// Mounts what `mount` says below `root`. `source` is what a bind binds, detached.
+/// Gives back what must become read-only only once all of the tree is made, and what
+/// [`is_system`].
 pub fn perform(
     mount: &Mount,
     root: BorrowedFd,
-    by_parent: Option<&OwnedFd>,
-    cgroup: Option<&Path>,
+    source: Option<OwnedFd>,
+    cgroup: OwnCgroup,
 ) -> Result<Option<OwnedFd>> {
     let late = mount.attr.set & READONLY != 0 && is_filled_later(mount);
     let set = match late {
@@ -45,11 +57,8 @@ pub fn perform(
             let tree = new_filesystem(fstype, source, options, set, copy_up.then_some(&target))?;
             (tree, target)
         }
-        MountKind::Bind { source, recursive } => {
-            let tree = match by_parent {
-                Some(tree) => tree.try_clone()?,
-                None => sys::mount::clone_tree(source, *recursive)?,
-            };
+        MountKind::Bind { .. } => {
+            let tree = source.context("its source was not opened")?;
             let kind = inside::kind_of(&inside::stat_fd(tree.as_fd())?);
             let missing = match kind == SFlag::S_IFDIR {
                 true => Missing::Directory,
@@ -70,6 +79,19 @@ pub fn perform(
     finish(mount, tree, late)
 }
 
+/// linux.mountLabel on the root of an mqueue file system. It takes no `context=`, as there is one for
+/// an IPC namespace, made with it.
+pub fn label_queues(mount: &Mount, root: BorrowedFd, label: &str) -> Result<()> {
+    match &mount.kind {
+        MountKind::Filesystem { fstype, .. } if fstype == "mqueue" => {}
+        _ => return Ok(()),
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    let queues = inside::open(root, &mount.destination, flags)?;
+    sys::file::set_attribute(queues.as_fd(), c"security.selinux", label.as_bytes())
+        .context("linux.mountLabel")
+}
+
 /// Devices are still to be made in it, or the mount points of later mounts.
 fn is_filled_later(mount: &Mount) -> bool {
     let is_tmpfs = matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "tmpfs");
@@ -86,7 +108,14 @@ fn finish(mount: &Mount, tree: OwnedFd, late: bool) -> Result<Option<OwnedFd>> {
         let recursive = flags & libc::MS_REC != 0;
         sys::mount::set_attr(tree.as_fd(), recursive, 0, 0, flags & !libc::MS_REC)?;
     }
-    Ok(late.then_some(tree))
+    Ok((late || is_system(mount)).then_some(tree))
+}
+
+/// What config.json puts on /proc and /sys, where paths are to be masked.
+pub fn is_system(mount: &Mount) -> bool {
+    ["/proc", "/sys"]
+        .iter()
+        .any(|dir| mount.destination == Path::new(dir))
 }
 
 fn set_attr(tree: &OwnedFd, set: u64, clear: u64) -> sys::Result<()> {
@@ -135,25 +164,41 @@ fn new_filesystem(
     attr: u64,
     copy_up: Option<&OwnedFd>,
 ) -> Result<OwnedFd> {
-    let fs = FsContext::open(fstype).map_err(|e| match e.errno {
-        Errno::ENODEV => anyhow!("{e} (the kernel has no file system of type {fstype:?})"),
-        _ => e.into(),
-    })?;
+    let fs = FsContext::open(fstype).map_err(|e| explain(e, fstype))?;
     if !source.is_empty() {
         fs.set("source", Some(source))?;
     }
     for (key, value) in options {
         fs.set(key, value.as_deref())?;
     }
-    fs.create()?;
+    fs.create().map_err(|e| explain(e, fstype))?;
     let Some(from) = copy_up else {
-        return Ok(fs.mount(attr)?);
+        return fs.mount(attr).map_err(|e| explain(e, fstype));
     };
     // Filled while still detached and writable: nobody sees it half done.
     let tree = fs.mount(attr & !READONLY)?;
     copy_up::copy(from.as_fd(), tree.as_fd()).context("tmpcopyup")?;
     set_attr(&tree, attr & READONLY, 0)?;
     Ok(tree)
+}
+
+fn explain(e: sys::Error, fstype: &str) -> anyhow::Error {
+    // user_namespaces(7): it takes power over the namespace that is shown.
+    let namespace = match fstype {
+        "proc" => "pid",
+        "sysfs" => "network",
+        "mqueue" => "ipc",
+        _ => "",
+    };
+    match e.errno {
+        Errno::ENODEV => anyhow!("{e} (the kernel has no file system of type {fstype:?})"),
+        Errno::EPERM if !namespace.is_empty() => anyhow!(
+            "{e} (in a user namespace {fstype} can be mounted only for a {namespace} namespace made \
+             in it, and where the host's {fstype} is not hidden in part: add one of type {namespace} \
+             to linux.namespaces, or bind the host's)"
+        ),
+        _ => e.into(),
+    }
 }
 
 fn too_long((_, value): &(String, Option<String>)) -> bool {
@@ -186,15 +231,20 @@ fn mount_long(
 }
 
 /// cgroup2 as this process's cgroup namespace shows it; where the kernel does not allow a new
-/// instance (a user namespace without a cgroup namespace of its own) the container's own cgroup.
-fn cgroup_tree(attr: u64, cgroup: Option<&Path>) -> Result<OwnedFd> {
+/// instance (a user namespace without a cgroup namespace of its own) the container's own cgroup. Where
+/// it has none, an empty directory: the caller's is not for the container to see, and its files may
+/// be the user's to write (CVE-2023-25809).
+fn cgroup_tree(attr: u64, cgroup: OwnCgroup) -> Result<OwnedFd> {
+    if let OwnCgroup::None = cgroup {
+        return Ok(empty_tmpfs(None)?);
+    }
     let fresh = FsContext::open("cgroup2").and_then(|fs| {
         fs.set("source", Some("cgroup"))?;
         fs.create()?;
         fs.mount(attr)
     });
     match (fresh, cgroup) {
-        (Err(e), Some(own)) if matches!(e.errno, Errno::EPERM | Errno::EBUSY) => {
+        (Err(e), OwnCgroup::At(own)) if matches!(e.errno, Errno::EPERM | Errno::EBUSY) => {
             let tree = sys::mount::clone_tree(own, true)?;
             set_attr(&tree, attr, 0)?;
             Ok(tree)

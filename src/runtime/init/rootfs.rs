@@ -5,7 +5,8 @@
 
 use super::devices;
 use super::inside::{self, Missing};
-use super::mounts;
+use super::mounts::{self, OwnCgroup};
+use super::sources::Sources;
 use crate::runtime::plan::{MountKind, RootfsPlan};
 use crate::sys::{self, Call};
 use anyhow::{Context, Result, bail};
@@ -23,6 +24,8 @@ pub struct Root<'p> {
     fd: OwnedFd,
     /// A verified /dev/null; there when paths are to be masked.
     null: Option<Cover>,
+    /// /proc and /sys as they were mounted, the last one last.
+    system: Vec<(&'p Path, OwnedFd)>,
     /// Mounts that become read-only only once all of the tree is made.
     late_readonly: Vec<OwnedFd>,
 }
@@ -31,21 +34,23 @@ impl<'p> Root<'p> {
     /// Mounts and devices, in the order of the plan.
     pub fn build(
         plan: &'p RootfsPlan,
-        sources: &[OwnedFd],
-        cgroup: Option<&Path>,
+        mut sources: Sources,
+        cgroup: OwnCgroup,
         in_user_namespace: bool,
     ) -> Result<Self> {
         let fd = attach_root(plan).with_context(|| format!("root.path {:?}", plan.path))?;
-        let mut late_readonly = Vec::new();
-        let mut sources = sources.iter();
-        for mount in &plan.mounts {
+        let (mut late_readonly, mut system) = (Vec::new(), Vec::new());
+        for (i, mount) in plan.mounts.iter().enumerate() {
             let describe = || format!("{} ({})", mount.field, mount.destination.display());
-            let source = match mount.kind.source_of_parent() {
-                Some(_) => sources.next(),
-                None => None,
-            };
+            let source = sources.of(i, mount).with_context(describe)?;
             let late = mounts::perform(mount, fd.as_fd(), source, cgroup).with_context(describe)?;
-            late_readonly.extend(late);
+            match late {
+                Some(tree) if mounts::is_system(mount) => system.push((&*mount.destination, tree)),
+                late => late_readonly.extend(late),
+            }
+            if let Some(label) = &plan.mount_label {
+                mounts::label_queues(mount, fd.as_fd(), label).with_context(describe)?;
+            }
         }
         if !plan.skip_dev {
             devices::make(plan, fd.as_fd(), in_user_namespace)?;
@@ -62,6 +67,7 @@ impl<'p> Root<'p> {
             plan,
             fd,
             null,
+            system,
             late_readonly,
         })
     }
@@ -137,7 +143,9 @@ impl<'p> Root<'p> {
                 self.null.as_ref().context("/dev/null was not opened")?
             } else {
                 if empty.is_none() {
-                    empty = Some(Cover::new(empty_tmpfs().with_context(describe)?));
+                    empty = Some(Cover::new(
+                        empty_tmpfs(self.plan.mount_label.as_deref()).with_context(describe)?,
+                    ));
                 }
                 empty.as_ref().context("no cover")?
             };
@@ -147,8 +155,17 @@ impl<'p> Root<'p> {
     }
 
     /// A handle on a path of the container, or nothing where there is none to protect.
+    ///
+    /// A path of /proc or /sys is looked up in what was mounted there, not by that name: the image's
+    /// directory may have been exchanged for another since, with the mount on it, and then a
+    /// fake would be masked and the true file not (CVE-2019-19921, CVE-2023-27561).
     fn existing(&self, path: &Path) -> Result<Option<OwnedFd>> {
-        match inside::open(self.fd.as_fd(), path, OFlag::O_PATH) {
+        let mounted = self.system.iter().rev().find_map(|(dir, tree)| {
+            let below = path.strip_prefix(dir).ok()?;
+            (!below.as_os_str().is_empty()).then_some((tree.as_fd(), below))
+        });
+        let (root, path) = mounted.unwrap_or((self.fd.as_fd(), path));
+        match inside::open(root, path, OFlag::O_PATH) {
             Ok(fd) => Ok(Some(fd)),
             Err(e) if matches!(e.errno, Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
             Err(e) => Err(e).with_context(|| format!("open {}", path.display())),
@@ -183,9 +200,13 @@ impl Cover {
 
 const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 
-fn empty_tmpfs() -> sys::Result<OwnedFd> {
+/// Read-only, so that it stays empty.
+pub fn empty_tmpfs(label: Option<&str>) -> sys::Result<OwnedFd> {
     let tmpfs = sys::mount::FsContext::open("tmpfs")?;
     tmpfs.set("source", Some("tmpfs"))?;
+    if label.is_some() {
+        tmpfs.set("context", label)?;
+    }
     tmpfs.create()?;
     tmpfs.mount(READONLY)
 }

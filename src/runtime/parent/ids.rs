@@ -22,10 +22,7 @@ fn write_one(pid: i32, kind: &str, map: &[IdMap]) -> Result<()> {
         return Ok(());
     }
     let file = format!("/proc/{pid}/{kind}_map");
-    let lines: String = map
-        .iter()
-        .map(|m| format!("{} {} {}\n", m.container, m.host, m.size))
-        .collect();
+    let lines = lines(map);
     match std::fs::write(&file, &lines) {
         Err(e) if e.raw_os_error() == Some(Errno::EPERM as i32) => by_helper(pid, kind, map),
         other => other.with_context(|| {
@@ -35,6 +32,13 @@ fn write_one(pid: i32, kind: &str, map: &[IdMap]) -> Result<()> {
             )
         }),
     }
+}
+
+/// As uid_map and gid_map take them.
+pub fn lines(map: &[IdMap]) -> String {
+    map.iter()
+        .map(|m| format!("{} {} {}\n", m.container, m.host, m.size))
+        .collect()
 }
 
 fn by_helper(pid: i32, kind: &str, map: &[IdMap]) -> Result<()> {

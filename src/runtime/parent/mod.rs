@@ -4,25 +4,32 @@
 //! The parent and init work at the same time: while init mounts, the parent writes limits and the
 //! device program. They meet in the [`handshake`](super::handshake).
 
+pub mod enter;
 pub mod foreground;
 pub mod ids;
+pub mod listener;
 pub mod netdev;
 pub mod seal;
 pub mod spawn;
 pub mod terminal;
+pub mod trees;
 
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::container::{Claim, Phase, Record};
 use crate::runtime::handshake::{self, FromInit, FromParent, ParentEnd};
 use crate::runtime::hooks;
 use crate::runtime::init;
+use crate::runtime::log;
 use crate::runtime::plan::{CloneRoute, Plan, Rlimit};
+use crate::runtime::state::State;
+use crate::runtime::systemd::{self, Systemd};
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -35,8 +42,18 @@ pub struct Order<'a> {
     pub config: &'a [u8],
     pub plan: &'a Plan,
     pub cgroup_mount: &'a Path,
-    /// Started later by `start` (a fifo waits), or at once by [`Made::start`].
-    pub by_fifo: bool,
+    pub begin: Begin,
+}
+
+/// When init executes the container's program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// When `start` writes into the container's fifo.
+    ByFifo,
+    /// When [`Made::start`] says so: the caller has something to hand out before.
+    Told,
+    /// As soon as it is ready: it is told so while it mounts, and neither waits for the other.
+    AtOnce,
 }
 
 /// A container that waits to be started.
@@ -49,14 +66,15 @@ pub struct Made {
     /// The master of its terminal, if it has one.
     pub master: Option<OwnedFd>,
     end: ParentEnd,
+    told: bool,
 }
 
 /// Makes the container, or leaves nothing behind.
 pub fn make(order: Order) -> Result<Made> {
     let mut made = Effects::new(order.claim, order.record);
-    let made_it = made.perform(order.plan, order.config, order.cgroup_mount, order.by_fifo);
+    let made_it = made.perform(order.plan, order.config, order.cgroup_mount, order.begin);
     match made_it {
-        Ok((end, master)) => {
+        Ok((end, master, told)) => {
             let Effects {
                 claim,
                 record,
@@ -75,6 +93,7 @@ pub fn make(order: Order) -> Result<Made> {
                 cgroup,
                 master,
                 end,
+                told,
             })
         }
         Err(e) => {
@@ -92,6 +111,7 @@ impl Made {
             record: self.record,
             init: Some((self.pid, self.pidfd)),
             cgroup: self.cgroup,
+            systemd: None,
         }
         .undo(plan);
     }
@@ -103,6 +123,9 @@ impl Made {
                 // Without a pid namespace of its own, others may have outlived it.
                 cgroup.kill()?;
             }
+            if let Some(unit) = &self.record.unit {
+                systemd::end(unit)?;
+            }
             cgroup.remove()?;
         }
         let state = self.record.hook_state(0, "stopped");
@@ -112,7 +135,9 @@ impl Made {
 
     /// Starts it, and waits until it has executed.
     pub fn start(&self) -> Result<()> {
-        self.end.tell(FromParent::Go)?;
+        if !self.told {
+            self.end.tell(FromParent::Start)?;
+        }
         match self.end.hear()? {
             None => Ok(()),
             Some(FromInit::Failed(why)) => Err(anyhow!(why)),
@@ -126,7 +151,10 @@ struct Effects {
     claim: Claim,
     record: Record,
     init: Option<(Pid, OwnedFd)>,
+    /// With systemd: there is a unit as well.
     cgroup: Option<Cgroup>,
+    /// The conversation in which the unit is made.
+    systemd: Option<Systemd>,
 }
 
 impl Effects {
@@ -136,6 +164,7 @@ impl Effects {
             record,
             init: None,
             cgroup: None,
+            systemd: None,
         }
     }
 
@@ -145,29 +174,75 @@ impl Effects {
         plan: &Plan,
         config: &[u8],
         cgroup_mount: &Path,
-        by_fifo: bool,
-    ) -> Result<(ParentEnd, Option<OwnedFd>)> {
-        Cgroup::refuse_used(cgroup_mount, &plan.parent.cgroup)
+        begin: Begin,
+    ) -> Result<(ParentEnd, Option<OwnedFd>, bool)> {
+        self.refuse_used(plan, cgroup_mount)
             .or_else(|e| self.claim.refuse_taken().and(Err(e)))?;
         // Before anything is made, so that `delete --force` can clean up after a runtime that was
         // killed here; and only of a cgroup that is ours to kill.
         self.record.phase = Phase::Creating;
         self.claim.save(&self.record)?;
-        self.cgroup = Some(Cgroup::create(cgroup_mount, &plan.parent.cgroup)?);
-        let end = self.spawn(plan, by_fifo)?;
+        if plan.parent.unit.is_none() {
+            self.make_cgroup(plan, cgroup_mount)?;
+        }
+        let end = self.spawn(plan, begin == Begin::ByFifo)?;
         if plan.parent.clone.route == CloneRoute::Direct {
-            self.map_ids(plan, &end)?;
-            self.furnish(plan)?;
+            self.welcome(plan, &end)?;
         }
         // Here because init does not wait for it.
         self.claim.save_config(config)?;
+        let mut told = false;
+        if begin == Begin::AtOnce && may_start_when_ready(plan) {
+            self.record_made()?;
+            // An init that is gone has said why; we hear it below.
+            told = end.tell(FromParent::Start).is_ok();
+        }
         let master = self.serve(plan, &end)?;
+        if !told {
+            self.record_made()?;
+        }
+        Ok((end, master, told))
+    }
+
+    /// Who was given no cgroups goes without where nothing is lost by it, as with runc.
+    fn make_cgroup(&mut self, plan: &Plan, mount: &Path) -> Result<()> {
+        let optional = plan.parent.cgroup.optional;
+        match Cgroup::create(mount, &plan.parent.cgroup) {
+            // What we may make but not enter is none either.
+            Ok(made) if optional && !made.may_be_entered_from(mount) => {
+                made.undo()?;
+                self.go_without_cgroup();
+            }
+            Ok(made) => self.cgroup = Some(made),
+            Err(_) if optional => self.go_without_cgroup(),
+            Err(e) if self.record.rootless => {
+                return Err(e.context(
+                    "rootless needs no limits + no cgrouppath when no permission is granted for \
+                     cgroups: delegate a cgroup to this user, or remove linux.resources and \
+                     linux.cgroupsPath",
+                ));
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    }
+
+    fn go_without_cgroup(&mut self) {
+        self.record.cgroup = None;
+        if !self.record.pid_namespace {
+            log::warn(
+                "a rootless container with neither a cgroup nor a pid namespace of its own: \
+                 processes that outlive its first one cannot be found to be killed",
+            );
+        }
+    }
+
+    fn record_made(&mut self) -> Result<()> {
         let (pid, _) = self.init()?;
         self.record.pid = pid.as_raw();
         self.record.start_time = crate::runtime::pid::start_time(pid.as_raw())?;
         self.record.phase = Phase::Created;
-        self.claim.save(&self.record)?;
-        Ok((end, master))
+        self.claim.save(&self.record)
     }
 
     fn init(&self) -> Result<(Pid, &OwnedFd)> {
@@ -198,6 +273,8 @@ impl Effects {
                     ignored_signals,
                     sources,
                     cgroup: cgroup.map(|c| c.path()),
+                    running: None,
+                    cgroup_mount: &self.record.cgroup_mount,
                     state: &|pid, status| self.record.hook_state(pid, status),
                 })
             }
@@ -206,6 +283,48 @@ impl Effects {
                 Ok(parent_end)
             }
         }
+    }
+
+    /// Two containers must not share a cgroup.
+    fn refuse_used(&mut self, plan: &Plan, cgroup_mount: &Path) -> Result<()> {
+        let Some(unit) = &plan.parent.unit else {
+            return Cgroup::refuse_used(cgroup_mount, &plan.parent.cgroup);
+        };
+        let mut systemd = Systemd::connect(unit.manager)?;
+        systemd.refuse_used(unit)?;
+        self.systemd = Some(systemd);
+        Ok(())
+    }
+
+    /// What init must have from the parent, as soon as there is an init.
+    fn welcome(&mut self, plan: &Plan, end: &ParentEnd) -> Result<()> {
+        self.place(plan, end)?;
+        // Before init hides from us, which an ordinary user could not write to then.
+        if let Some(score) = plan.parent.oom_score_adj {
+            let (pid, _) = self.init()?;
+            set_oom_score_adj(pid, score)?;
+        }
+        self.map_ids(plan, end)?;
+        self.furnish(plan)
+    }
+
+    /// With systemd: a scope begins with a process, so init comes first and is moved. That waits
+    /// for an RCU grace period, which is systemd's price.
+    fn place(&mut self, plan: &Plan, end: &ParentEnd) -> Result<()> {
+        let Some(unit) = &plan.parent.unit else {
+            return Ok(());
+        };
+        let (pid, _) = self.init()?;
+        let systemd = self.systemd.as_mut().context("no systemd to ask")?;
+        let inner = systemd.start(unit, pid)?;
+        self.systemd = None;
+        let cgroup = Cgroup::adopt(&self.record.cgroup_mount, &inner)
+            .inspect_err(|_| drop(systemd::end(&unit.kept())))?;
+        self.record.cgroup = Some(cgroup.path().to_owned());
+        self.cgroup = Some(cgroup);
+        // Other commands find the cgroup from here on.
+        self.claim.save(&self.record)?;
+        end.tell(FromParent::Placed)
     }
 
     fn map_ids(&self, plan: &Plan, end: &ParentEnd) -> Result<()> {
@@ -228,9 +347,6 @@ impl Effects {
         if let Some(cgroup) = &self.cgroup {
             cgroup.apply(&plan.parent.cgroup)?;
         }
-        if let Some(score) = plan.parent.oom_score_adj {
-            set_oom_score_adj(pid, score)?;
-        }
         if !plan.parent.net_devices.is_empty() {
             let path = format!("/proc/{pid}/ns/net");
             let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
@@ -249,8 +365,11 @@ impl Effects {
             match end.hear()? {
                 Some(FromInit::Child { pidfd }) => {
                     self.adopt(pidfd)?;
-                    self.map_ids(plan, end)?;
-                    self.furnish(plan)?;
+                    self.welcome(plan, end)?;
+                }
+                Some(FromInit::Trees(which)) => {
+                    let (pid, _) = self.init()?;
+                    trees::give(pid, plan, &which, end)?;
                 }
                 Some(FromInit::Hooks) => {
                     let (pid, _) = self.init()?;
@@ -261,11 +380,22 @@ impl Effects {
                     end.tell(FromParent::Go)?;
                 }
                 Some(FromInit::Console(fd)) => master = Some(fd),
+                Some(FromInit::Listener(number)) => self.hand_over(plan, number)?,
                 Some(FromInit::Ready) => return Ok(master),
                 Some(FromInit::Failed(why)) => bail!(why),
-                None => return Err(self.why_init_died()),
+                None => return Err(self.why_init_died(plan)),
             }
         }
+    }
+
+    /// The agent gets the seccomp listener that init holds as its descriptor `number`.
+    fn hand_over(&self, plan: &Plan, number: i32) -> Result<()> {
+        let seccomp = plan.init.seccomp.as_ref();
+        let notify = seccomp.and_then(|seccomp| seccomp.notify.as_ref());
+        let notify = notify.context("init has a seccomp listener that nobody asked for")?;
+        let (pid, pidfd) = self.init()?;
+        let state = State::new(&self.record, pid.as_raw(), "creating");
+        listener::hand_over(notify, pidfd.as_fd(), number, pid.as_raw(), &state)
     }
 
     /// The joiner's child takes its place; the joiner has nothing left to do but end.
@@ -277,7 +407,7 @@ impl Effects {
         Ok(())
     }
 
-    fn why_init_died(&self) -> anyhow::Error {
+    fn why_init_died(&self, plan: &Plan) -> anyhow::Error {
         let how = match self
             .init()
             .map(|(pid, _)| nix::sys::wait::waitpid(pid, None))
@@ -286,10 +416,13 @@ impl Effects {
             Ok(Ok(WaitStatus::Exited(_, code))) => format!("exited with status {code}"),
             _ => "ended".to_owned(),
         };
-        let killed_for_memory = self
-            .cgroup
-            .as_ref()
-            .is_some_and(|c| c.oom_kills().is_some_and(|n| n > 0));
+        let writes = &plan.parent.cgroup.writes;
+        let oom_kills = self.cgroup.as_ref().and_then(Cgroup::oom_kills);
+        let killed_for_memory = match oom_kills {
+            Some(kills) => kills > 0,
+            // systemd removes an empty scope, and its counts with it.
+            None => how.contains("SIGKILL") && writes.iter().any(|w| w.file == "memory.max"),
+        };
         match killed_for_memory {
             true => anyhow!(
                 "the container's first process was killed for want of memory before it was ready: \
@@ -310,6 +443,9 @@ impl Effects {
             let _ = nix::sys::wait::waitpid(pid, Some(WaitPidFlag::__WALL));
         }
         if let Some(cgroup) = self.cgroup.take() {
+            if let Some(unit) = &self.record.unit {
+                let _ = systemd::end(unit);
+            }
             let _ = cgroup.undo();
         }
         // runtime-spec runtime.md#lifecycle: after a failed create, destroyed; then poststop.
@@ -317,6 +453,17 @@ impl Effects {
         hooks::run_all(&plan.parent.poststop, "poststop", &state);
         let _ = self.claim.abandon();
     }
+}
+
+/// Nothing is left that changes the record, or that must see a container still in the making. (A
+/// seccomp listener must be fetched before exec closes it.)
+fn may_start_when_ready(plan: &Plan) -> bool {
+    let parent = &plan.parent;
+    let seccomp = plan.init.seccomp.as_ref();
+    parent.clone.route == CloneRoute::Direct
+        && parent.prestart.is_empty()
+        && parent.create_runtime.is_empty()
+        && seccomp.is_none_or(|seccomp| seccomp.notify.is_none())
 }
 
 /// Init sets its limits itself, but root of a user namespace may not raise a hard one
@@ -348,6 +495,11 @@ fn open_sources(plan: &Plan) -> Result<Vec<OwnedFd>> {
 
 fn set_oom_score_adj(pid: Pid, score: i32) -> Result<()> {
     let file = format!("/proc/{pid}/oom_score_adj");
-    std::fs::write(&file, score.to_string())
-        .with_context(|| format!("process.oomScoreAdj: write {score} to {file}"))
+    std::fs::write(&file, score.to_string()).map_err(|e| {
+        let hint = match e.kind() {
+            ErrorKind::PermissionDenied => " (less than the caller's own takes CAP_SYS_RESOURCE)",
+            _ => "",
+        };
+        anyhow!("process.oomScoreAdj: write {score} to {file}: {e}{hint}")
+    })
 }

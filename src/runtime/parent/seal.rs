@@ -3,7 +3,8 @@
 //! Init is a clone of this process: until exec, its /proc/PID/exe is our program, and a container
 //! can make itself run /proc/self/exe. So `create`, `run` and `exec` first execute themselves again
 //! from a copy that nobody can write: a detached read-only mount of the file (no bytes are copied,
-//! a few microseconds), or, where that is not allowed, a sealed memory file.
+//! a few microseconds), or, where that is not allowed, a sealed memory file. Mostly it is done before
+//! this code is reached: `sys/entry.rs`.
 
 use crate::sys::{self, Call};
 use anyhow::{Context, Result};
@@ -21,6 +22,9 @@ use std::os::unix::ffi::OsStringExt;
 /// # Errors
 /// Only when there is no way to seal it: then no container may be made.
 pub fn ensure() -> Result<()> {
+    if sys::entry::is_read_only() {
+        return Ok(());
+    }
     let exe = nix::fcntl::open(
         "/proc/self/exe",
         OFlag::O_PATH | OFlag::O_CLOEXEC,

@@ -1,10 +1,13 @@
 //! From a checked config.json to the plan: which part of it is drawn where.
 
 use super::{
-    Ask, Plan, hooks, mounts, namespaces, process, resources, rootfs, scheduling, seccomp, sysctl,
+    Ask, CgroupPlan, IdMap, Mount, MountKind, ParentPlan, Plan, ProcessPlan, hooks, mounts,
+    namespaces, process, resources, rootfs, scheduling, seccomp, sysctl, unit,
 };
 use anyhow::{Context, Result};
-use oci_spec::runtime::{Linux, Spec};
+use oci_spec::runtime::{Linux, Process, Spec};
+use std::borrow::Cow;
+use std::path::Path;
 
 /// Everything that is to be done for the container `ask.id`.
 ///
@@ -12,15 +15,7 @@ use oci_spec::runtime::{Linux, Spec};
 pub fn draw(spec: &Spec, ask: &Ask) -> Result<Plan> {
     let process = spec.process().as_ref().context("process is missing")?;
     let root = spec.root().as_ref().context("root is missing")?;
-    let nothing;
-    let linux = match spec.linux() {
-        Some(linux) => linux,
-        None => {
-            // Not Linux::default(), which is oci-spec's idea of a container.
-            nothing = serde_json::from_str::<Linux>("{}")?;
-            &nothing
-        }
-    };
+    let linux = &linux_of(spec)?;
     let annotations = spec.annotations().iter().flatten();
     let mut plan = Plan {
         annotations: annotations.map(|(k, v)| (k.clone(), v.clone())).collect(),
@@ -28,10 +23,16 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<Plan> {
     };
     let warnings = &mut plan.warnings;
 
-    plan.parent.cgroup = resources::draw(spec, ask)?;
+    (plan.parent.cgroup, plan.parent.unit) = cgroup(spec, ask)?;
     plan.parent.rlimits = process::rlimits(process);
     plan.parent.oom_score_adj = process.oom_score_adj();
     namespaces::draw(linux, ask, &mut plan.parent, &mut plan.init);
+    if plan.parent.unit.is_some() {
+        let new = libc::CLONE_NEWCGROUP as u64;
+        plan.init.wait_for_cgroup = true;
+        plan.init.unshare |= plan.parent.clone.new & new;
+        plan.parent.clone.new &= !new;
+    }
 
     let init = &mut plan.init;
     init.keyring = (!ask.no_new_keyring).then(|| format!("_ses.{}", ask.id));
@@ -39,12 +40,48 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<Plan> {
     init.domainname = spec.domainname().clone().filter(|name| !name.is_empty());
     init.sysctls = sysctl::draw(linux.sysctl());
     let asked = spec.mounts().as_deref().unwrap_or_default();
-    let own_cgroups = namespaces::has_cgroup_namespace(linux);
-    let mounts = mounts::draw(asked, ask, own_cgroups, warnings)?;
+    let surroundings = mounts::Surroundings {
+        cgroup_namespace: namespaces::has_cgroup_namespace(linux),
+        uid_map: &plan.parent.uid_map,
+        gid_map: &plan.parent.gid_map,
+    };
+    let mut mounts = mounts::draw(asked, ask, &surroundings, warnings)?;
+    if let Some(label) = linux.mount_label().as_deref().filter(|l| !l.is_empty()) {
+        mounts::label(&mut mounts, label);
+    }
+    if namespaces::makes_cgroup_namespace(linux) && mounts.iter().any(is_writable_cgroup) {
+        plan.parent.cgroup.owner = owner(process.user().uid(), &plan.parent, ask);
+    }
     init.rootfs = Some(rootfs::draw(root, linux, mounts, ask)?);
 
-    let (mut who, more) = process::draw(process, ask)?;
+    let (who, more) = process_in(linux, process, ask)?;
     warnings.extend(more);
+    if let Some(hooks) = spec.hooks() {
+        hooks::draw(hooks, &who.env, &mut plan.parent, init)?;
+    }
+    init.process = who;
+    if let Some(profile) = seccomp::draw(spec)? {
+        warnings.extend(profile.warnings.iter().cloned());
+        init.seccomp = Some(profile);
+    }
+    Ok(plan)
+}
+
+/// Not Linux::default(), which is oci-spec's idea of a container.
+pub(super) fn linux_of(spec: &Spec) -> Result<Cow<'_, Linux>> {
+    Ok(match spec.linux() {
+        Some(linux) => Cow::Borrowed(linux),
+        None => Cow::Owned(serde_json::from_str("{}")?),
+    })
+}
+
+/// A process of the container, the first or another: with what `linux` says of every one.
+pub(super) fn process_in(
+    linux: &Linux,
+    process: &Process,
+    ask: &Ask,
+) -> Result<(ProcessPlan, Vec<String>)> {
+    let (mut who, mut warnings) = process::draw(process, ask)?;
     if !namespaces::may_set_groups(linux, ask) {
         process::leave_groups(&mut who)?;
     }
@@ -55,15 +92,41 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<Plan> {
     }
     let policy = linux.memory_policy().as_ref();
     who.memory_policy = policy.map(scheduling::memory_policy).transpose()?;
-    if let Some(hooks) = spec.hooks() {
-        hooks::draw(hooks, &who.env, &mut plan.parent, init)?;
+    Ok((who, warnings))
+}
+
+/// The cgroup, and with the systemd manager the unit that it is ordered with.
+fn cgroup(spec: &Spec, ask: &Ask) -> Result<(CgroupPlan, Option<unit::UnitPlan>)> {
+    if !ask.systemd_cgroup {
+        return Ok((resources::draw(spec, ask)?, None));
     }
-    init.process = who;
-    if let Some(profile) = seccomp::draw(spec)? {
-        warnings.extend(profile.warnings.iter().cloned());
-        init.seccomp = Some(profile);
+    let unit = unit::draw(spec, ask)?;
+    let cgroup = CgroupPlan {
+        path: unit.cgroup.clone(),
+        optional: false,
+        ..resources::draw(spec, ask)?
+    };
+    Ok((cgroup, Some(unit)))
+}
+
+fn is_writable_cgroup(mount: &Mount) -> bool {
+    matches!(mount.kind, MountKind::Cgroup { namespace: true })
+        && mount.destination == Path::new("/sys/fs/cgroup")
+        && mount.attr.set & libc::MOUNT_ATTR_RDONLY == 0
+}
+
+/// The host's uid of the process; `None` where that is the one who makes the cgroup, or unknown
+/// (a joined user namespace).
+fn owner(uid: u32, parent: &ParentPlan, ask: &Ask) -> Option<u32> {
+    let on_host = |map: &IdMap| {
+        let offset = uid.checked_sub(map.container)?;
+        (offset < map.size).then(|| map.host.checked_add(offset))?
+    };
+    match parent.uid_map.is_empty() {
+        true => (parent.clone.route == super::CloneRoute::Direct).then_some(uid),
+        false => parent.uid_map.iter().find_map(on_host),
     }
-    Ok(plan)
+    .filter(|uid| *uid != ask.host.euid)
 }
 
 #[cfg(test)]
@@ -80,11 +143,13 @@ pub mod tests {
             no_pivot: false,
             no_new_keyring: false,
             preserve_fds: 0,
+            systemd_cgroup: false,
             listen_fds: None,
             host: Host {
                 euid: 0,
                 egid: 0,
                 rootless: false,
+                setgroups_denied: false,
                 last_cap: 40,
                 cgroup_mount: "/sys/fs/cgroup".into(),
                 own_cgroup: "/".into(),
@@ -153,6 +218,70 @@ pub mod tests {
         assert_eq!(plan.init.process.personality, Some(8));
         assert_eq!(plan.init.process.memory_policy.unwrap().mode, 4);
         assert_eq!(plan.annotations["k"], "v");
+    }
+
+    /// A user namespace with ids from 100000 and its own cgroup, and a process of uid 7 in it.
+    fn own_cgroup(options: Value, namespaces: Value) -> Spec {
+        spec(json!({
+            "process": {"user": {"uid": 7, "gid": 0}, "args": ["sh"], "cwd": "/"},
+            "mounts": [{"destination": "/sys/fs/cgroup", "type": "cgroup", "options": options}],
+            "linux": {
+                "namespaces": namespaces,
+                "uidMappings": [{"hostID": 100_000, "size": 1000}],
+                "gidMappings": [{"hostID": 100_000, "size": 1000}],
+            },
+        }))
+    }
+
+    #[test]
+    fn a_cgroup_that_the_container_may_write_is_its_users() {
+        let (cgroup, user) = (json!({"type": "cgroup"}), json!({"type": "user"}));
+        for (options, namespaces, owner) in [
+            (json!([]), json!([cgroup, user]), Some(100_007)),
+            (json!([]), json!([cgroup]), Some(7)),
+            (json!(["ro"]), json!([cgroup, user]), None),
+            (json!([]), json!([user]), None),
+            (
+                json!([]),
+                json!([user, {"type": "cgroup", "path": "/c"}]),
+                None,
+            ),
+            (
+                json!([]),
+                json!([cgroup, {"type": "user", "path": "/u"}]),
+                None,
+            ),
+        ] {
+            let plan = draw(&own_cgroup(options.clone(), namespaces.clone()), &ask()).unwrap();
+            assert_eq!(plan.parent.cgroup.owner, owner, "{options} {namespaces}");
+        }
+        let mut caller = ask();
+        caller.host.euid = 7;
+        let plan = draw(&own_cgroup(json!([]), json!([cgroup])), &caller).unwrap();
+        assert_eq!(plan.parent.cgroup.owner, None, "the caller's already");
+    }
+
+    #[test]
+    fn with_systemd_init_waits_for_its_cgroup_and_then_makes_the_namespace() {
+        let new_cgroup = libc::CLONE_NEWCGROUP as u64;
+        let asked = spec(json!({"linux": {
+            "namespaces": [{"type": "cgroup"}, {"type": "uts"}],
+            "cgroupsPath": "a-b.slice:x:y",
+        }}));
+        let plain = draw(&asked, &ask()).unwrap();
+        assert_eq!(plain.parent.unit, None);
+        assert!(plain.parent.clone.new & new_cgroup != 0);
+        assert!(!plain.init.wait_for_cgroup && plain.init.unshare == 0);
+
+        let mut systemd = ask();
+        systemd.systemd_cgroup = true;
+        let plan = draw(&asked, &systemd).unwrap();
+        assert_eq!(plan.parent.unit.unwrap().name, "x-y.scope");
+        let path = Path::new("/a.slice/a-b.slice/x-y.scope");
+        assert_eq!(plan.parent.cgroup.path, path);
+        assert_eq!(plan.parent.clone.new, libc::CLONE_NEWUTS as u64);
+        assert!(plan.init.wait_for_cgroup);
+        assert_eq!(plan.init.unshare, new_cgroup);
     }
 
     #[test]

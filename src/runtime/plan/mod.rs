@@ -11,6 +11,7 @@
 pub mod default_spec;
 pub mod device_program;
 mod draw;
+pub mod exec;
 mod hooks;
 mod mounts;
 mod namespaces;
@@ -54,6 +55,8 @@ pub struct Ask {
     pub no_new_keyring: bool,
     /// File descriptors 3..3+N stay open in the container (`--preserve-fds` plus LISTEN_FDS).
     pub preserve_fds: u32,
+    /// systemd makes the cgroup (`--systemd-cgroup`).
+    pub systemd_cgroup: bool,
     /// `$LISTEN_FDS` of the caller: handed on with `LISTEN_PID=1`.
     pub listen_fds: Option<u32>,
     pub host: Host,
@@ -65,8 +68,11 @@ pub struct Host {
     /// Effective uid and gid of the caller.
     pub euid: u32,
     pub egid: u32,
-    /// The caller is not root in the initial user namespace, or lacks its powers.
+    /// Cgroups may be refused: the caller is not root of the initial user namespace, or has said so
+    /// (`--rootless`). What else an ordinary user may not do goes by `euid`.
     pub rootless: bool,
+    /// setgroups(2) is denied to all in the caller's user namespace.
+    pub setgroups_denied: bool,
     /// Highest capability number the kernel knows (/proc/sys/kernel/cap_last_cap), 40 on 6.x.
     pub last_cap: u8,
     /// The cgroup v2 mount (`/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on a hybrid host).
@@ -87,6 +93,8 @@ pub struct ParentPlan {
     /// (clock, seconds, nanoseconds) lines for timens_offsets(5), clock `monotonic` or `boottime`.
     pub time_offsets: Vec<TimeOffset>,
     pub cgroup: CgroupPlan,
+    /// With the systemd manager: the unit that the cgroup is ordered with.
+    pub unit: Option<unit::UnitPlan>,
     pub rlimits: Vec<Rlimit>,
     pub oom_score_adj: Option<i32>,
     /// In the host's namespaces, after the container's were made, before pivot_root.
@@ -168,7 +176,8 @@ pub struct Hook {
 /// The container's cgroup and what is written into it (cgroup v2 only).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CgroupPlan {
-    /// Absolute path below the cgroup2 mount, e.g. `/user.slice/web`; never contains `..`.
+    /// Absolute path below the cgroup2 mount, e.g. `/user.slice/web`; never contains `..`. Of a
+    /// unit: where it is expected, and [`unit::UnitPlan::cgroup`] says how sure that is.
     pub path: PathBuf,
     /// Files in the order they are written. A file that is missing means its controller is
     /// absent: an error that names both.
@@ -182,6 +191,9 @@ pub struct CgroupPlan {
     pub device_program_optional: bool,
     /// No resource at all was asked for: where cgroups cannot be made (rootless), go without.
     pub optional: bool,
+    /// The container divides its cgroup itself: the host's uid that shall own it (runtime-spec
+    /// config-linux.md, "Cgroup ownership"). `None`: it stays the runtime's.
+    pub owner: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,12 +222,22 @@ pub struct CgroupFallback {
 /// From clone to exec. `Default` is an init that does nothing but exec.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InitPlan {
-    /// Namespaces entered by path, in this order (never pid: see [`ClonePlan::pid_namespace`]).
+    /// Namespaces entered by path, in this order (pid only for an ordinary user: see
+    /// [`ClonePlan::pid_namespace`]).
     pub join: Vec<Join>,
+    /// CLONE_NEW* of the running container that is entered by a pidfd of its init (`exec`).
+    pub enter: u64,
     /// A new user namespace: wait until the parent has written the id maps, then become its root.
     pub new_user_namespace: bool,
     /// Init lives in a user namespace, new or joined: devices are bound, not made.
     pub in_user_namespace: bool,
+    /// Offsets of a time namespace that init makes itself: an ordinary user's parent may not.
+    pub time_offsets: Vec<TimeOffset>,
+    /// Someone else (systemd) puts init into its cgroup: wait for that.
+    pub wait_for_cgroup: bool,
+    /// CLONE_NEW* of what init makes itself, in its cgroup (the root of what a cgroup namespace shows)
+    /// and as root of its user namespace.
+    pub unshare: u64,
     /// Name of a new session keyring, `_ses.ID`; `None`: keep the caller's.
     pub keyring: Option<String>,
     /// Bring `lo` up (a new network namespace).
@@ -263,6 +285,9 @@ pub struct RootfsPlan {
     pub symlinks: Vec<(PathBuf, PathBuf)>,
     pub readonly_paths: Vec<PathBuf>,
     pub masked_paths: Vec<PathBuf>,
+    /// SELinux label of the file systems that masks and message queues are; other mounts have it
+    /// among their options.
+    pub mount_label: Option<String>,
     /// MS_MOVE and chroot instead of pivot_root (`--no-pivot`, rootfs on a ramdisk).
     pub no_pivot: bool,
     /// Join no mount namespace and make none: the tree is the host's; only chroot is possible.
@@ -304,7 +329,11 @@ pub enum MountKind {
         copy_up: bool,
     },
     /// A part of the host's tree (open_tree(2)).
-    Bind { source: PathBuf, recursive: bool },
+    Bind {
+        source: PathBuf,
+        recursive: bool,
+        id_map: Option<MountIdMap>,
+    },
     /// The container's own cgroup. With a cgroup namespace a cgroup2 instance, without one a
     /// bind of that directory. Where cgroup2 cannot be mounted (EPERM) also the bind.
     Cgroup { namespace: bool },
@@ -320,12 +349,41 @@ impl MountKind {
     pub fn source_of_parent(&self) -> Option<(&Path, bool)> {
         const OWN: [&str; 3] = ["/proc/self/fd", "/proc/thread-self/fd", "/dev/fd"];
         match self {
-            MountKind::Bind { source, recursive } if OWN.iter().any(|d| source.starts_with(d)) => {
-                Some((source, *recursive))
-            }
+            MountKind::Bind {
+                source,
+                recursive,
+                id_map: None,
+            } if OWN.iter().any(|d| source.starts_with(d)) => Some((source, *recursive)),
             _ => None,
         }
     }
+
+    /// The source of a bind whose ids are mapped: not init's to make, as the power for it is that
+    /// over the source's file system.
+    pub fn id_mapped(&self) -> Option<&MountIdMap> {
+        match self {
+            MountKind::Bind { id_map, .. } => id_map.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// Which owners a bind shows (mount_setattr(2), MOUNT_ATTR_IDMAP).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountIdMap {
+    /// `ridmap`: of all that is mounted below, too.
+    pub recursive: bool,
+    pub ids: MountIds,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountIds {
+    /// As the container's user namespace maps them.
+    Container,
+    Own {
+        uids: Vec<IdMap>,
+        gids: Vec<IdMap>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -357,6 +415,9 @@ pub struct ProcessPlan {
     pub umask: u32,
     pub caps: Option<Caps>,
     pub no_new_privileges: bool,
+    /// AppArmor profile and SELinux label to change to at exec.
+    pub apparmor_profile: Option<String>,
+    pub selinux_label: Option<String>,
     /// A terminal is wanted; its size, where given (rows, columns).
     pub terminal: bool,
     pub console_size: Option<(u16, u16)>,
@@ -366,6 +427,8 @@ pub struct ProcessPlan {
     /// personality(2) value.
     pub personality: Option<u64>,
     pub memory_policy: Option<MemoryPolicy>,
+    /// Processors to run on, one bit each; `None`: all that the cpuset allows.
+    pub processors: Option<Vec<u64>>,
     /// Descriptors 3..3+N survive exec.
     pub preserve_fds: u32,
 }

@@ -4,8 +4,9 @@
 //! (mount_setattr(2)), propagation, and parameters of the file system (fsconfig(2)). Where words
 //! contradict each other, the last wins, as in runc.
 
+use super::namespaces::id_map;
 use super::paths::clean;
-use super::{Ask, Attr, Mount, MountKind};
+use super::{Ask, Attr, IdMap, Mount, MountIdMap, MountIds, MountKind};
 use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::Mount as Asked;
 use std::path::Path;
@@ -16,37 +17,56 @@ const ATIME: u64 = libc::MOUNT_ATTR__ATIME;
 
 type Parameters = Vec<(String, Option<String>)>;
 
-/// The mounts in their order. `cgroup_namespace`: the container has one of its own.
+/// What else of the container decides about its mounts.
+pub struct Surroundings<'a> {
+    /// It has a cgroup namespace of its own.
+    pub cgroup_namespace: bool,
+    /// Maps of its new user namespace; empty where it has none.
+    pub uid_map: &'a [IdMap],
+    pub gid_map: &'a [IdMap],
+}
+
+/// The mounts in their order.
 ///
 /// Errors name the entry, and the option that cannot be.
 pub fn draw(
     asked: &[Asked],
     ask: &Ask,
-    cgroup_namespace: bool,
+    surroundings: &Surroundings,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Mount>> {
     let all = asked.iter().enumerate();
-    all.map(|(i, mount)| one(i, mount, ask, cgroup_namespace, warnings))
+    all.map(|(i, mount)| one(i, mount, ask, surroundings, warnings))
         .collect()
+}
+
+/// Gives linux.mountLabel to every new file system that can have one: `context=`, as runc does.
+/// Those that are one and the same for several mounts (the kernel's own, and cgroup2) cannot; a
+/// bind keeps the labels of its files.
+pub fn label(mounts: &mut [Mount], label: &str) {
+    const WITHOUT: [&str; 5] = ["proc", "sysfs", "mqueue", "cgroup", "cgroup2"];
+    for mount in mounts {
+        let MountKind::Filesystem {
+            fstype, options, ..
+        } = &mut mount.kind
+        else {
+            continue;
+        };
+        let has_one = options.iter().any(|(key, _)| key == "context");
+        if !WITHOUT.contains(&fstype.as_str()) && !has_one {
+            options.push(("context".to_owned(), Some(label.to_owned())));
+        }
+    }
 }
 
 fn one(
     i: usize,
     asked: &Asked,
     ask: &Ask,
-    cgroup_namespace: bool,
+    surroundings: &Surroundings,
     warnings: &mut Vec<String>,
 ) -> Result<Mount> {
     let field = format!("mounts[{i}]");
-    for (name, map) in [
-        ("uidMappings", asked.uid_mappings()),
-        ("gidMappings", asked.gid_mappings()),
-    ] {
-        ensure!(
-            map.as_ref().is_none_or(Vec::is_empty),
-            "{field}.{name}: {NO_IDMAP}"
-        );
-    }
     let destination = asked.destination();
     if !destination.is_absolute() {
         warnings.push(format!(
@@ -55,23 +75,30 @@ fn one(
     }
     let destination = clean(destination);
     let options = Options::read(
-        &field,
         asked.typ().as_deref().unwrap_or_default(),
         asked.options().as_deref().unwrap_or_default(),
-    )?;
+    );
     let kind = kind(
         &field,
         asked,
         &destination,
         &options,
         ask,
-        cgroup_namespace,
+        surroundings,
         warnings,
     )?;
     if let Some(j) = options.copy_up
         && !matches!(&kind, MountKind::Filesystem { copy_up: true, .. })
     {
         bail!("{field}.options[{j}]: tmpcopyup is for a new file system of type tmpfs only");
+    }
+    if let Some((j, _)) = options.id_map
+        && kind.id_mapped().is_none()
+    {
+        bail!(
+            "{field}.options[{j}] {:?}: only bind mounts can be id-mapped",
+            asked.options().as_deref().unwrap_or_default()[j]
+        );
     }
     Ok(Mount {
         field,
@@ -89,7 +116,7 @@ fn kind(
     destination: &Path,
     options: &Options,
     ask: &Ask,
-    cgroup_namespace: bool,
+    surroundings: &Surroundings,
     warnings: &mut Vec<String>,
 ) -> Result<MountKind> {
     let fstype = asked.typ().as_deref().unwrap_or_default();
@@ -120,6 +147,7 @@ fn kind(
             Ok(MountKind::Bind {
                 source: ask.bundle.join(source),
                 recursive: options.recursive,
+                id_map: mount_id_map(asked, options, surroundings),
             })
         }
         "cgroup" | "cgroup2" => {
@@ -131,7 +159,7 @@ fn kind(
                 ));
             }
             Ok(MountKind::Cgroup {
-                namespace: cgroup_namespace,
+                namespace: surroundings.cgroup_namespace,
             })
         }
         "" => bail!("{field}.type is missing: name a file system, or add `bind` to its options"),
@@ -154,8 +182,27 @@ fn kind(
     }
 }
 
-const NO_IDMAP: &str =
-    "id-mapped mounts are not supported yet: remove it, or map ids in a user namespace";
+/// runtime-spec config.md#mounts, `uidMappings`: the option should be there with mappings, but
+/// mappings alone were enough before it existed.
+fn mount_id_map(
+    asked: &Asked,
+    options: &Options,
+    surroundings: &Surroundings,
+) -> Option<MountIdMap> {
+    let (uids, gids) = (id_map(asked.uid_mappings()), id_map(asked.gid_mappings()));
+    let own = !uids.is_empty() || !gids.is_empty();
+    if !own && options.id_map.is_none() {
+        return None;
+    }
+    let like_the_container = uids == surroundings.uid_map && gids == surroundings.gid_map;
+    Some(MountIdMap {
+        recursive: matches!(options.id_map, Some((_, true))),
+        ids: match own && !like_the_container {
+            true => MountIds::Own { uids, gids },
+            false => MountIds::Container,
+        },
+    })
+}
 
 /// What a word of `options` means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,7 +222,9 @@ enum Word {
         /// What a new file system is anyway.
         default: bool,
     },
-    IdMap,
+    IdMap {
+        recursive: bool,
+    },
     /// Accepted, as mount(8) does; nothing to do.
     Nothing,
     /// A parameter of the file system.
@@ -247,7 +296,8 @@ fn meaning(word: &str) -> Word {
         "nolazytime" => superblock("lazytime", true),
         "mand" => superblock("nomand", false),
         "nomand" => superblock("mand", true),
-        "idmap" | "ridmap" => Word::IdMap,
+        "idmap" => Word::IdMap { recursive: false },
+        "ridmap" => Word::IdMap { recursive: true },
         // i_version is the file system's own affair since Linux 4.16 (mount(8)); what is not found
         // out by mount(2) is not said by it, loud or silent.
         "defaults" | "iversion" | "noiversion" | "silent" | "loud" => Word::Nothing,
@@ -318,6 +368,8 @@ struct Options<'a> {
     remount: bool,
     /// Index of `tmpcopyup`.
     copy_up: Option<usize>,
+    /// Index of `idmap` or `ridmap`, and which it is.
+    id_map: Option<(usize, bool)>,
     /// The last of `ro` and `rw`.
     readonly: Option<bool>,
     /// Flags of the file system, the last of each, and whether they are what a new one has anyway.
@@ -326,7 +378,7 @@ struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
-    fn read(field: &str, fstype: &str, words: &'a [String]) -> Result<Self> {
+    fn read(fstype: &str, words: &'a [String]) -> Self {
         let mut all = Options::default();
         for (at, word) in words.iter().enumerate() {
             match meaning(word) {
@@ -352,7 +404,7 @@ impl<'a> Options<'a> {
                         .retain(|(other, _)| other != word && *other != opposite);
                     all.superblock.push((word, default));
                 }
-                Word::IdMap => bail!("{field}.options[{at}] {word:?}: {NO_IDMAP}"),
+                Word::IdMap { recursive } => all.id_map = Some((at, recursive)),
                 Word::Nothing => {}
                 Word::Data => all.data.extend(parts(word, fstype).map(|part| {
                     let (key, value) = match part.split_once('=') {
@@ -363,7 +415,7 @@ impl<'a> Options<'a> {
                 })),
             }
         }
-        Ok(all)
+        all
     }
 
     /// Parameters of the file system. Defaults are said only to one that exists.
@@ -388,8 +440,21 @@ mod tests {
     fn plan(mount: Value) -> Result<(Mount, Vec<String>)> {
         let asked: Asked = serde_json::from_value(mount)?;
         let mut warnings = Vec::new();
-        let mut mounts = draw(&[asked], &ask(), true, &mut warnings)?;
+        let mut mounts = draw(&[asked], &ask(), &surroundings(true), &mut warnings)?;
         Ok((mounts.remove(0), warnings))
+    }
+
+    fn surroundings(cgroup_namespace: bool) -> Surroundings<'static> {
+        const MAP: &[IdMap] = &[IdMap {
+            container: 0,
+            host: 100_000,
+            size: 65_536,
+        }];
+        Surroundings {
+            cgroup_namespace,
+            uid_map: MAP,
+            gid_map: MAP,
+        }
     }
 
     fn tmpfs(options: &[&str]) -> Mount {
@@ -575,9 +640,44 @@ mod tests {
             let expected = MountKind::Bind {
                 source: expected.into(),
                 recursive,
+                id_map: None,
             };
             assert_eq!(kind, expected, "{fstype:?} {options:?}");
         }
+    }
+
+    #[test]
+    fn ids_of_a_bind_are_mapped_as_it_says_or_as_the_container() {
+        let line = |host: u32| json!([{"containerID": 0, "hostID": host, "size": 65536}]);
+        let own = |host| {
+            let ids = vec![IdMap {
+                container: 0,
+                host,
+                size: 65536,
+            }];
+            let (uids, gids) = (ids.clone(), ids);
+            MountIds::Own { uids, gids }
+        };
+        for (options, host, recursive, ids) in [
+            (&["bind", "idmap"][..], None, false, MountIds::Container),
+            (&["rbind", "ridmap"], None, true, MountIds::Container),
+            (&["idmap", "ridmap"], None, true, MountIds::Container),
+            (&["ridmap", "idmap"], None, false, MountIds::Container),
+            (&["idmap"], Some(100_000), false, MountIds::Container),
+            (&["ridmap"], Some(5), true, own(5)),
+            (&[], Some(5), false, own(5)),
+        ] {
+            let mut mount = json!({"destination": "/m", "type": "bind", "source": "/s"});
+            mount["options"] = json!(options);
+            if let Some(host) = host {
+                mount["uidMappings"] = line(host);
+                mount["gidMappings"] = line(host);
+            }
+            let kind = plan(mount).unwrap().0.kind;
+            let expected = MountIdMap { recursive, ids };
+            assert_eq!(kind.id_mapped(), Some(&expected), "{options:?} {host:?}");
+        }
+        assert_eq!(bind(&["rbind"]).kind.id_mapped(), None);
     }
 
     #[test]
@@ -627,7 +727,8 @@ mod tests {
                 ["mounts[0].options[1]: \"x=y\" has no effect on the container's cgroup: ignored"]
             );
             let asked = [serde_json::from_value(asked).unwrap()];
-            let shared = draw(&asked, &ask(), false, &mut vec![]).unwrap().remove(0);
+            let shared = draw(&asked, &ask(), &surroundings(false), &mut vec![]);
+            let shared = shared.unwrap().remove(0);
             assert_eq!(shared.kind, MountKind::Cgroup { namespace: false });
         }
     }
@@ -674,19 +775,43 @@ mod tests {
                 "mounts[0].options[1]: tmpcopyup is for a new file system of type tmpfs only",
             ),
             (
-                json!({"type": "bind", "source": "/s", "options": ["ridmap"]}),
-                "mounts[0].options[0] \"ridmap\": id-mapped mounts are not supported yet: remove \
-                 it, or map ids in a user namespace",
+                json!({"type": "tmpfs", "options": ["ro", "ridmap"]}),
+                "mounts[0].options[1] \"ridmap\": only bind mounts can be id-mapped",
             ),
             (
-                json!({"type": "bind", "source": "/s", "uidMappings": [{"size": 1}]}),
-                "mounts[0].uidMappings: id-mapped mounts are not supported yet: remove it, or map \
-                 ids in a user namespace",
+                json!({"type": "bind", "source": "/s", "options": ["bind", "remount", "idmap"]}),
+                "mounts[0].options[2] \"idmap\": only bind mounts can be id-mapped",
             ),
         ] {
             let mut asked = mount.clone();
             asked["destination"] = "/m".into();
             assert_eq!(plan(asked).unwrap_err().to_string(), message, "{mount}");
         }
+    }
+
+    #[test]
+    fn a_label_goes_to_file_systems_that_can_have_one() {
+        let of = |fstype: &str, options: &[&str]| {
+            let asked =
+                json!({"destination": "/m", "type": fstype, "source": "s", "options": options});
+            let mut mounts = vec![plan(asked).unwrap().0];
+            label(&mut mounts, "u:r:t:s0:c1,c2");
+            match mounts.remove(0).kind {
+                MountKind::Filesystem { options, .. } => options
+                    .iter()
+                    .filter(|(key, _)| key == "context")
+                    .filter_map(|(_, value)| value.clone())
+                    .collect(),
+                _ => Vec::new(),
+            }
+        };
+        for fstype in ["tmpfs", "devpts", "ext4"] {
+            assert_eq!(of(fstype, &[]), ["u:r:t:s0:c1,c2"], "{fstype}");
+            assert_eq!(of(fstype, &["context=\"own\""]), ["\"own\""], "{fstype}");
+        }
+        for fstype in ["proc", "sysfs", "mqueue", "cgroup"] {
+            assert_eq!(of(fstype, &[]), [""; 0], "{fstype}");
+        }
+        assert_eq!(of("none", &["bind"]), [""; 0]);
     }
 }

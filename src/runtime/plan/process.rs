@@ -30,6 +30,8 @@ pub fn draw(process: &Process, ask: &Ask) -> Result<(ProcessPlan, Vec<String>)> 
             None => Caps::default(),
         }),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        apparmor_profile: given(process.apparmor_profile()),
+        selinux_label: given(process.selinux_label()),
         terminal,
         console_size: match terminal {
             true => console_size(process)?,
@@ -48,9 +50,15 @@ pub fn draw(process: &Process, ask: &Ask) -> Result<(ProcessPlan, Vec<String>)> 
             .transpose()?,
         personality: None,
         memory_policy: None,
+        processors: None,
         preserve_fds: ask.preserve_fds,
     };
     Ok((plan, warnings))
+}
+
+/// Engines write "" for none.
+fn given(text: &Option<String>) -> Option<String> {
+    text.clone().filter(|text| !text.is_empty())
 }
 
 /// Limits of the process, set by the parent. The numbers are those of asm-generic/resource.h.
@@ -115,8 +123,9 @@ pub fn leave_groups(plan: &mut ProcessPlan) -> Result<()> {
         && !groups.is_empty()
     {
         bail!(
-            "process.user.additionalGids: {groups:?} cannot be set by an ordinary user without \
-             linux.gidMappings of /etc/subgid: remove them, or map group ids"
+            "process.user.additionalGids: {groups:?} cannot be set in a rootless container that maps \
+             only its user's own group: remove them, or map a range of /etc/subgid in \
+             linux.gidMappings"
         );
     }
     Ok(())
@@ -356,8 +365,9 @@ mod tests {
         plan.groups = Some(vec![5]);
         assert_eq!(
             leave_groups(&mut plan).unwrap_err().to_string(),
-            "process.user.additionalGids: [5] cannot be set by an ordinary user without \
-             linux.gidMappings of /etc/subgid: remove them, or map group ids"
+            "process.user.additionalGids: [5] cannot be set in a rootless container that maps \
+             only its user's own group: remove them, or map a range of /etc/subgid in \
+             linux.gidMappings"
         );
     }
 

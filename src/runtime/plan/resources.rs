@@ -46,6 +46,7 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<CgroupPlan> {
             .unwrap_or(false),
         device_program: device_program::draw(spec)?,
         device_program_optional: ask.host.rootless,
+        owner: None,
     })
 }
 
@@ -475,11 +476,13 @@ mod tests {
             no_pivot: false,
             no_new_keyring: false,
             preserve_fds: 0,
+            systemd_cgroup: false,
             listen_fds: None,
             host: Host {
                 euid: 0,
                 egid: 0,
                 rootless,
+                setgroups_denied: false,
                 last_cap: 40,
                 cgroup_mount: "/sys/fs/cgroup".into(),
                 own_cgroup: own.into(),

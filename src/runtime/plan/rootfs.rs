@@ -54,6 +54,7 @@ pub fn draw(root: &Root, linux: &Linux, mounts: Vec<Mount>, ask: &Ask) -> Result
         mounts,
         readonly_paths: clean_all(linux.readonly_paths().as_deref().unwrap_or_default()),
         masked_paths: clean_all(linux.masked_paths().as_deref().unwrap_or_default()),
+        mount_label: linux.mount_label().clone().filter(|l| !l.is_empty()),
         no_pivot: ask.no_pivot,
         shares_mount_namespace: !namespaces::has_mount_namespace(linux),
     })
@@ -295,6 +296,7 @@ mod tests {
         let bind = MountKind::Bind {
             source: "/dev".into(),
             recursive: true,
+            id_map: None,
         };
         let plan = |kind| plan(json!({}), vec![dev(kind)]).unwrap();
         let bound = plan(bind);

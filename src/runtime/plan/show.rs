@@ -3,9 +3,10 @@
 //! For eyes, and for the golden files of `bundles/examples`: a change of what is done for a
 //! config.json shows as a change of lines.
 
+use super::unit::{Manager, Property, UnitPlan};
 use super::{
-    Attr, CgroupPlan, CloneRoute, Hook, IdMap, InitPlan, Mount, MountKind, ParentPlan, Plan,
-    ProcessPlan, RootfsPlan, process,
+    Attr, CgroupPlan, CloneRoute, Hook, IdMap, InitPlan, Mount, MountIdMap, MountIds, MountKind,
+    ParentPlan, Plan, ProcessPlan, RootfsPlan, TimeOffset, process,
 };
 use std::path::Path;
 
@@ -40,18 +41,25 @@ impl Lines {
     }
 }
 
+fn time(offsets: &[TimeOffset], out: &mut Lines) {
+    if !offsets.is_empty() {
+        out.act("new time namespace");
+    }
+    for offset in offsets {
+        let (clock, secs, nanos) = (&offset.clock, offset.secs, offset.nanos);
+        out.act(format!("offset {clock} by {secs}s {nanos}ns"));
+    }
+}
+
 fn parent(plan: &ParentPlan, out: &mut Lines) {
+    if let Some(unit) = &plan.unit {
+        self::unit(unit, out);
+    }
     cgroup(&plan.cgroup, out);
     if let Some(path) = &plan.clone.pid_namespace {
         out.act(format!("enter pid namespace {path:?} for the clone"));
     }
-    if !plan.time_offsets.is_empty() {
-        out.act("new time namespace");
-    }
-    for offset in &plan.time_offsets {
-        let (clock, secs, nanos) = (&offset.clock, offset.secs, offset.nanos);
-        out.act(format!("offset {clock} by {secs}s {nanos}ns"));
-    }
+    time(&plan.time_offsets, out);
     let route = match plan.clone.route {
         CloneRoute::Direct => "clone",
         CloneRoute::Joiner => "clone joiner, which clones",
@@ -89,6 +97,17 @@ fn parent(plan: &ParentPlan, out: &mut Lines) {
     hooks("poststop", &plan.poststop, out);
 }
 
+fn unit(plan: &UnitPlan, out: &mut Lines) {
+    let manager = match plan.manager {
+        Manager::System => "systemd",
+        Manager::User => "systemd --user",
+    };
+    out.act(format!("unit {} of {manager}, with init", plan.name));
+    for Property { name, value, .. } in &plan.properties {
+        out.act(format!("property {name} = {value:?}"));
+    }
+}
+
 fn cgroup(plan: &CgroupPlan, out: &mut Lines) {
     let optional = if plan.optional { ", or none" } else { "" };
     out.act(format!("cgroup {}{optional}", plan.path.display()));
@@ -102,6 +121,9 @@ fn cgroup(plan: &CgroupPlan, out: &mut Lines) {
         out.act(format!(
             "write {file} = {value:?}{optional}{instead} ({field})"
         ));
+    }
+    if let Some(uid) = plan.owner {
+        out.act(format!("give the cgroup to uid {uid}"));
     }
     if plan.check_before_update {
         out.act("refuse a memory limit below what is in use");
@@ -145,11 +167,19 @@ fn init(plan: &InitPlan, out: &mut Lines) {
     for join in &plan.join {
         out.act(format!("join {} namespace {:?}", join.name, join.path));
     }
+    if plan.wait_for_cgroup {
+        out.act("wait for the cgroup");
+    }
     if plan.new_user_namespace {
         out.act("wait for id maps");
     }
     if plan.in_user_namespace {
         out.act("become root of the user namespace");
+    }
+    time(&plan.time_offsets, out);
+    if plan.unshare != 0 {
+        let new = new_namespaces(plan.unshare).join(" ");
+        out.act(format!("unshare {new}"));
     }
     if let Some(name) = &plan.keyring {
         out.act(format!("new session keyring {name:?}"));
@@ -178,6 +208,12 @@ fn init(plan: &InitPlan, out: &mut Lines) {
     }
     for path in plan.rootfs.iter().flat_map(|t| &t.masked_paths) {
         out.act(format!("mask {}", path.display()));
+    }
+    if let Some(profile) = &plan.process.apparmor_profile {
+        out.act(format!("AppArmor profile at exec: {profile}"));
+    }
+    if let Some(label) = &plan.process.selinux_label {
+        out.act(format!("SELinux label at exec: {label}"));
     }
     identity(&plan.process, out);
     if let Some(seccomp) = &plan.seccomp {
@@ -246,9 +282,14 @@ fn mount(mount: &Mount, out: &mut Lines) {
                 parameters(options)
             )
         }
-        MountKind::Bind { source, recursive } => {
+        MountKind::Bind {
+            source,
+            recursive,
+            id_map,
+        } => {
             let verb = if *recursive { "rbind" } else { "bind" };
-            format!("{verb} {source:?} on {to}")
+            let ids = id_map.as_ref().map(mapped).unwrap_or_default();
+            format!("{verb} {source:?} on {to}{ids}")
         }
         MountKind::Cgroup { namespace: true } => format!("mount own cgroup on {to}"),
         MountKind::Cgroup { namespace: false } => format!("mount or bind own cgroup on {to}"),
@@ -263,6 +304,22 @@ fn mount(mount: &Mount, out: &mut Lines) {
         .chain(propagation)
         .collect();
     out.act(format!("{what}{} ({})", words(":", &flags), mount.field));
+}
+
+fn mapped(map: &MountIdMap) -> String {
+    let verb = if map.recursive { "ridmap" } else { "idmap" };
+    let lines = |ids: &[IdMap]| {
+        let all = ids
+            .iter()
+            .map(|m| format!("{}+{} to {}", m.container, m.size, m.host));
+        all.collect::<Vec<_>>().join(", ")
+    };
+    match &map.ids {
+        MountIds::Container => format!(", {verb} as the container"),
+        MountIds::Own { uids, gids } => {
+            format!(", {verb} uid {}; gid {}", lines(uids), lines(gids))
+        }
+    }
 }
 
 fn parameters(options: &[(String, Option<String>)]) -> String {
@@ -453,6 +510,11 @@ mod tests {
     #[test]
     fn the_plan_of_many_mounts_is_as_recorded() {
         compare("mounts", &ask());
+    }
+
+    #[test]
+    fn the_plan_of_id_mapped_mounts_is_as_recorded() {
+        compare("idmap", &ask());
     }
 
     #[test]

@@ -42,8 +42,17 @@ pub struct UnitPlan {
     pub properties: Vec<Property>,
 }
 
+/// What is kept of a unit, to find it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitName {
+    /// `runc-web.scope`
+    pub name: String,
+    pub manager: Manager,
+}
+
 /// Who is asked for the unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Manager {
     /// PID 1.
     System,
@@ -109,6 +118,15 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<UnitPlan> {
         manager,
         properties,
     })
+}
+
+impl UnitPlan {
+    pub fn kept(&self) -> UnitName {
+        UnitName {
+            name: self.name.clone(),
+            manager: self.manager,
+        }
+    }
 }
 
 impl Property {
@@ -397,6 +415,16 @@ fn of_device(device: &str, value: u64) -> Option<Value> {
     Some(Value::Array("(st)".into(), vec![entry]))
 }
 
+/// The device rules for a unit that has others: a list is added to, unless it is emptied first.
+pub fn other_devices(spec: &Spec) -> Result<Vec<Property>> {
+    let nothing = Value::Array("(ss)".into(), vec![]);
+    let empty = Property {
+        field: "linux.resources.devices".into(),
+        ..Property::always("DeviceAllow", nothing)
+    };
+    Ok([vec![empty], devices(spec)?].concat())
+}
+
 /// The device rules, for systemd's own program. The container's (`device_program`) is in force
 /// beside it, and each must allow.
 fn devices(spec: &Spec) -> Result<Vec<Property>> {
@@ -508,11 +536,13 @@ mod tests {
             no_pivot: false,
             no_new_keyring: false,
             preserve_fds: 0,
+            systemd_cgroup: false,
             listen_fds: None,
             host: Host {
                 euid: 0,
                 egid: 0,
                 rootless,
+                setgroups_denied: false,
                 last_cap: 40,
                 cgroup_mount: "/sys/fs/cgroup".into(),
                 own_cgroup: "/".into(),

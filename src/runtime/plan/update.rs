@@ -4,17 +4,20 @@
 //! files ([`draw`]), the order in which a cgroup in use takes them ([`arrange`]), and what to
 //! write to have the old values back ([`back`]). Only what is given changes. In `given`, `null`, an
 //! empty string, and zero where config.json means "not set" by it are as good as absent: engines
-//! send documents with all their fields. Devices are never touched: runc does not, either.
+//! send documents with all their fields.
+//!
+//! Device rules change as a whole, and only when they differ from the recorded ones: engines send
+//! all they know with every update, and what a hook has allowed a container beside its rules (a
+//! GPU) must not be lost by a change of its memory. runc never touches them.
 //!
 //! Two limits cannot be written alone, since config.json speaks the language of cgroup v1:
 //! memory+swap is one number there, and quota and period are one file here. The other half comes
 //! from the record, or from the kernel.
 
-use super::CgroupWrite;
-use super::resources;
+use super::{CgroupWrite, device_program, resources, unit};
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::LinuxResources;
-use serde_json::{Map, Value};
+use oci_spec::runtime::{LinuxResources, Spec};
+use serde_json::{Map, Value, json};
 
 /// What is to be done, and what is to be remembered.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,15 +25,35 @@ pub struct Update {
     pub writes: Vec<CgroupWrite>,
     /// `checkBeforeUpdate`, as given or as recorded.
     pub check_before_update: bool,
+    /// Other device rules than before.
+    pub devices: Option<Devices>,
     /// The recorded config.json with `linux.resources` as they will be.
     pub config: Value,
+}
+
+/// New rules for devices.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Devices {
+    /// `None`: all is allowed.
+    pub program: Option<Vec<u64>>,
+    /// The same for systemd.
+    pub properties: Vec<unit::Property>,
 }
 
 /// `recorded` is a config.json, `given` the contents of a `linux.resources`; `cpu_max` is what that
 /// file of the cgroup holds.
 pub fn draw(mut recorded: Value, given: Value, cpu_max: Option<&str>) -> Result<Update> {
-    let given = meant(given)?;
+    let mut given = meant(given)?;
+    let made = member(&mut recorded, "linux")["devices"].clone();
     let resources = member(member(&mut recorded, "linux"), "resources");
+    let devices = match given.get("devices") {
+        Some(rules) if *rules != resources["devices"] => {
+            resources["devices"] = rules.clone();
+            Some(devices(made, rules)?)
+        }
+        _ => None,
+    };
+    given.remove("devices");
     merge(resources, Value::Object(given.clone()));
 
     let whole = completed(&given, resources, cpu_max);
@@ -44,7 +67,19 @@ pub fn draw(mut recorded: Value, given: Value, cpu_max: Option<&str>) -> Result<
     Ok(Update {
         writes,
         check_before_update,
+        devices,
         config: recorded,
+    })
+}
+
+/// `made` are the recorded `linux.devices`, which decide on the defaults.
+fn devices(made: Value, rules: &Value) -> Result<Devices> {
+    let linux = json!({"devices": made, "resources": {"devices": rules}});
+    let spec: Spec = serde_json::from_value(json!({"ociVersion": "1.0.0", "linux": linux}))
+        .context("linux.resources.devices")?;
+    Ok(Devices {
+        program: device_program::draw(&spec)?,
+        properties: unit::other_devices(&spec)?,
     })
 }
 
@@ -60,7 +95,8 @@ fn meant(mut given: Value) -> Result<Map<String, Value>> {
     let Value::Object(mut given) = given else {
         bail!("linux.resources: {given} is no object: give {{\"memory\": {{…}}, …}}");
     };
-    given.remove("devices");
+    // An empty list is what a document with all fields has.
+    given.retain(|key, value| key != "devices" || *value != json!([]));
     for (section, field) in [
         ("cpu", "shares"),
         ("cpu", "quota"),
@@ -417,7 +453,7 @@ mod tests {
             json!({"memory": {"limit": 0, "swap": 0, "reservation": 0}}),
             json!({"cpu": {"shares": 0, "quota": 0, "period": 0, "cpus": "", "mems": ""}}),
             json!({"blockIO": {"weight": 0}, "pids": {"limit": null}}),
-            json!({"devices": [{"allow": true, "access": "rwm"}]}),
+            json!({"devices": []}),
         ] {
             assert_eq!(
                 drawn(recorded(), given.clone()),
@@ -425,6 +461,38 @@ mod tests {
                 "{given}"
             );
         }
+    }
+
+    #[test]
+    fn device_rules_change_as_a_whole_and_only_when_they_differ() {
+        let deny = json!({"allow": false, "access": "rwm"});
+        let fuse = json!({"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"});
+        let recorded = |rules: &Value| json!({"ociVersion": "1.2.0", "linux": {"resources": {"devices": rules}}});
+        let before = json!([deny, fuse]);
+        let same = draw(recorded(&before), json!({"devices": before}), None).unwrap();
+        assert_eq!((same.devices, same.config), (None, recorded(&before)));
+
+        let after = json!([deny]);
+        let other = draw(recorded(&before), json!({"devices": after}), None).unwrap();
+        assert_eq!((&other.config, other.writes.len()), (&recorded(&after), 0));
+        let spec: Spec = serde_json::from_value(recorded(&after)).unwrap();
+        let devices = other.devices.unwrap();
+        assert_eq!(devices.program, device_program::draw(&spec).unwrap());
+        // systemd adds to its list, unless that is emptied first.
+        let lists = devices
+            .properties
+            .iter()
+            .filter(|p| p.name == "DeviceAllow");
+        let is_empty = |p: &unit::Property| matches!(&p.value, super::super::variant::Value::Array(_, all) if all.is_empty());
+        assert_eq!(lists.map(is_empty).collect::<Vec<_>>(), [true, false]);
+
+        let error = draw(
+            recorded(&before),
+            json!({"devices": [{"allow": true, "access": "x"}]}),
+            None,
+        );
+        let error = format!("{:#}", error.unwrap_err());
+        assert!(error.starts_with("linux.resources.devices"), "{error}");
     }
 
     #[test]

@@ -60,9 +60,9 @@ pub struct Notify {
     pub metadata: String,
 }
 
-/// System calls that init makes between loading the program and the moment when the agent has the
-/// listener: if they waited for the agent, nobody would ever answer.
-const BEFORE_LISTENER: [&str; 2] = ["write", "sendmsg"];
+/// What init calls between loading the program and the moment when the parent can fetch the
+/// listener: if it waited for the agent, nobody would ever answer.
+const BEFORE_LISTENER: &str = "write";
 
 /// The program for config.json's `linux.seccomp`; `None` where it has none.
 ///
@@ -84,7 +84,7 @@ pub fn draw(spec: &Spec) -> Result<Option<SeccompPlan>> {
 fn draw_for(seccomp: &LinuxSeccomp, native: Arch) -> Result<SeccompPlan> {
     let notify = notify(seccomp)?;
     let profile = profile::read(seccomp, native)?;
-    let mut warnings = idle(seccomp);
+    let mut warnings = idle(seccomp, notify.as_ref());
     if !profile.unknown.is_empty() {
         let names = Vec::from_iter(profile.unknown).join(", ");
         warnings.push(format!(
@@ -99,9 +99,10 @@ fn draw_for(seccomp: &LinuxSeccomp, native: Arch) -> Result<SeccompPlan> {
     })
 }
 
-/// Error numbers where the action has no use for one. runtime-spec calls for an error, but runc
-/// takes them without a word, and profiles carry them along when their action is edited.
-fn idle(seccomp: &LinuxSeccomp) -> Vec<String> {
+/// Error numbers where the action has no use for one, and an agent that nobody will ask.
+/// runtime-spec calls for an error, but runc takes them without a word, and profiles carry them
+/// along when their actions are edited.
+fn idle(seccomp: &LinuxSeccomp, notify: Option<&Notify>) -> Vec<String> {
     use LinuxSeccompAction::{ScmpActErrno, ScmpActTrace};
     let useless = |action| !matches!(action, ScmpActErrno | ScmpActTrace);
     let say = |field: String, action| format!("{field}: means nothing with {action}");
@@ -114,6 +115,17 @@ fn idle(seccomp: &LinuxSeccomp) -> Vec<String> {
         if group.errno_ret().is_some() && useless(group.action()) {
             let field = format!("linux.seccomp.syscalls[{at}].errnoRet");
             warnings.push(say(field, group.action()));
+        }
+    }
+    if notify.is_none() {
+        let (path, metadata) = (seccomp.listener_path(), seccomp.listener_metadata());
+        for (there, field) in [
+            (path.is_some(), "linux.seccomp.listenerPath"),
+            (metadata.is_some(), "linux.seccomp.listenerMetadata"),
+        ] {
+            if there {
+                warnings.push(format!("{field}: means nothing without SCMP_ACT_NOTIFY"));
+            }
         }
     }
     warnings
@@ -166,14 +178,10 @@ fn notify(seccomp: &LinuxSeccomp) -> Result<Option<Notify>> {
         if group.action() != NOTIFY {
             continue;
         }
-        let refused = group
-            .names()
-            .iter()
-            .find(|name| BEFORE_LISTENER.contains(&name.as_str()));
-        if let Some(name) = refused {
+        if group.names().iter().any(|name| name == BEFORE_LISTENER) {
             bail!(
-                "linux.seccomp.syscalls[{at}].action: SCMP_ACT_NOTIFY cannot be used for {name}: \
-                 init needs it to hand the listener to the agent"
+                "linux.seccomp.syscalls[{at}].action: SCMP_ACT_NOTIFY cannot be used for \
+                 {BEFORE_LISTENER}: init needs it to hand the listener to the agent"
             );
         }
         wanted.get_or_insert(at);

@@ -392,7 +392,15 @@ fn flags_default_to_spec_allow_and_an_empty_list_means_none() {
 fn the_agent_is_named_only_where_it_is_asked() {
     let agent = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent",
         "listenerMetadata": "m"});
-    assert_eq!(plan(agent.clone()).notify, None);
+    let idle = plan(agent.clone());
+    assert_eq!(idle.notify, None);
+    assert_eq!(
+        idle.warnings,
+        [
+            "linux.seccomp.listenerPath: means nothing without SCMP_ACT_NOTIFY",
+            "linux.seccomp.listenerMetadata: means nothing without SCMP_ACT_NOTIFY",
+        ]
+    );
     let mut asked = agent;
     asked["syscalls"] = json!([{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]);
     let want = Notify {
