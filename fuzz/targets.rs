@@ -1,4 +1,4 @@
-//! What is fuzzed: everything that reads text or bytes that the runtime did not write.
+//! What is fuzzed: everything that reads text or bytes that the programs did not write.
 //!
 //! A target takes any bytes and returns; a panic is a finding, and so is time or memory beyond what
 //! scripts/fuzz allows. A new one is a line in [`ALL`] and a directory of seeds, `fuzz/corpus/NAME/`.
@@ -6,6 +6,9 @@
 use oci_spec::runtime::Spec;
 use procfs::FromRead;
 use serde_json::{Value, json};
+use simplecontainer::image::reference::Reference;
+use simplecontainer::image::registry::challenge;
+use simplecontainer::image::registry::url::Url;
 use simplecontainer::runtime::container::{Record, check_id};
 use simplecontainer::runtime::plan::{self, Ask, Host};
 use simplecontainer::runtime::{config, dbus, duration, pid, signal, size, stats, validate};
@@ -26,6 +29,7 @@ pub const ALL: &[Target] = &[
     target("kernel", files_of_the_kernel),
     target("dbus", a_message_of_systemd),
     target("words", words),
+    target("registry", words_of_a_registry),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8])) -> Target {
@@ -316,6 +320,23 @@ fn words(input: &[u8]) {
             plan::unit::expand(word).map(drop),
         ];
         results.into_iter().filter_map(Result::err).for_each(say);
+    }
+}
+
+/// Names of images, and what a registry's headers say. What parses is printed to the same again.
+fn words_of_a_registry(input: &[u8]) {
+    let base = Url::parse("https://r.example:5000/v2/a/blobs/").expect("a URL");
+    let text = String::from_utf8_lossy(input);
+    for word in text.split('\n').take(100) {
+        match word.parse::<Reference>() {
+            Ok(name) => assert_eq!(name.to_string().parse::<Reference>().ok(), Some(name)),
+            Err(why) => say(why),
+        }
+        challenge::parse(word);
+        match base.join(word) {
+            Ok(url) => say(url.with_query("digest", word)),
+            Err(why) => say(why),
+        }
     }
 }
 
