@@ -26,6 +26,7 @@ tests! {
     an_identity_token_is_exchanged ["docker-registry", "skopeo", "openssl"],
     a_registry_that_asks_for_a_password_only_later_gets_it [],
     a_private_ca_is_trusted_for_its_host_only ["docker-registry", "skopeo", "openssl"],
+    a_client_certificate_is_shown_to_its_host ["docker-registry", "skopeo", "openssl"],
     a_proxy_is_used_for_what_is_not_this_machine ["docker-registry", "skopeo"],
     a_typed_password_is_not_shown_and_ctrl_c_leaves_the_terminal_as_it_was [],
 }
@@ -104,6 +105,18 @@ fn a_password_is_proved_kept_used_and_forgotten(place: &Place) -> Result<()> {
     ensure!(fs::metadata(&config)?.permissions().mode() & 0o777 == 0o600);
     let kept: Value = serde_json::from_slice(&fs::read(&config)?)?;
     // As docker and skopeo read it.
+    let image = format!("docker://{name}");
+    run(
+        "skopeo",
+        &[
+            "inspect",
+            "--raw",
+            "--tls-verify=false",
+            "--authfile",
+            text(&config),
+            &image,
+        ],
+    )?;
     ensure!(kept["auths"][&daemon.address]["auth"] == STANDARD.encode("alice:wonder:land"));
     place.good(&["pull", &name])?;
     place.good(&["push", &name])?;
@@ -457,6 +470,31 @@ fn a_private_ca_is_trusted_for_its_host_only(place: &Place) -> Result<()> {
         daemon.address
     ))?;
     place.good(&["pull", &name]).map(drop)
+}
+
+fn a_client_certificate_is_shown_to_its_host(place: &Place) -> Result<()> {
+    let [key, crt, ca] = certificate(place, "tls")?;
+    let http =
+        format!("  tls:\n    certificate: {crt}\n    key: {key}\n    clientcas:\n      - {ca}\n");
+    let extra = Extra {
+        http,
+        ..Extra::default()
+    };
+    let daemon = Daemon::start_with(place, "registry", &extra)?;
+    let name = format!("{}/app:1", daemon.address);
+    let certs = format!("home/.config/containers/certs.d/{}", daemon.address);
+    place.write(&format!("{certs}/ca.crt"), &fs::read_to_string(&ca)?)?;
+    place.bad(&["pull", &name], &["https://", "ertificate"])?;
+    place.write(&format!("{certs}/me.cert"), &fs::read_to_string(&crt)?)?;
+    place.bad(&["pull", &name], &["me.key", "No such file"])?;
+    let [other, _, _] = certificate(place, "other")?;
+    let me = format!("{certs}/me.key");
+    place.write(&me, &fs::read_to_string(&other)?)?;
+    place.bad(&["pull", &name], &["me.cert and", "me.key"])?;
+    place.write(&me, &fs::read_to_string(&key)?)?;
+    // In: there is no such image, but it was looked for.
+    place.bad(&["pull", &name], &["status 404"])?;
+    Ok(())
 }
 
 /// A proxy that knows one name: `registry.test`, which is not this machine as far as a client can tell.

@@ -28,7 +28,12 @@ impl Url {
             _ => anyhow::bail!("{}: neither https nor http", context()),
         };
         let authority = uri.authority().map_or("", |authority| authority.as_str());
-        ensure!(!authority.is_empty(), "{}: no host", context());
+        // It becomes a directory's name, below certs.d.
+        ensure!(
+            !authority.trim_matches('.').is_empty(),
+            "{}: no host",
+            context()
+        );
         ensure!(
             !authority.contains('@'),
             "{}: a name or password before the host",
@@ -186,6 +191,7 @@ mod tests {
             "/v2/",
             "https://",
             "https://u:p@h/",
+            "https://../x",
             "https://a b/",
             "",
         ] {
