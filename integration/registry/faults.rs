@@ -10,15 +10,17 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 tests! {
     a_broken_connection_is_gone_on_with_and_no_byte_comes_twice ["docker-registry", "skopeo"],
     what_an_interrupted_pull_left_is_not_fetched_again ["docker-registry", "skopeo"],
+    a_pull_killed_at_any_moment_leaves_a_whole_store ["docker-registry", "skopeo"],
     a_damaged_remainder_is_thrown_away_and_fetched_anew ["docker-registry", "skopeo"],
     a_byte_changed_on_its_way_is_noticed_and_fetched_again ["docker-registry", "skopeo"],
+    a_full_disk_ends_the_pull_and_room_lets_it_go_on ["docker-registry", "skopeo", "unshare"],
     a_slow_wire_is_only_slow ["docker-registry", "skopeo"],
     a_registry_without_ranges_is_asked_for_the_whole [],
     a_busy_registry_is_asked_again_when_it_says [],
@@ -102,6 +104,41 @@ fn what_an_interrupted_pull_left_is_not_fetched_again(place: &Place) -> Result<(
     place.check_store()
 }
 
+fn a_pull_killed_at_any_moment_leaves_a_whole_store(place: &Place) -> Result<()> {
+    let daemon = Daemon::start(place)?;
+    daemon.fill(place, "app:1", &[500_000; 4])?;
+    for step in 0..25 {
+        // A piece at a time, so that all four layers are under way.
+        let trouble = Trouble {
+            piece: 16 << 10,
+            ..Trouble::default()
+        };
+        let wire = Wire::to(daemon.port, trouble)?;
+        let mut command = place.command(&["pull", "-q", &format!("{}/app:1", wire.address)]);
+        let mut child = command
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()?;
+        let mut passed = 0;
+        while passed < step * 90_000 && child.try_wait()?.is_none() {
+            passed += wire.down();
+            std::thread::yield_now();
+        }
+        child.kill()?;
+        child.wait()?;
+        if place.path("store").exists() {
+            place.good(&["fsck"])?;
+            place.check_store()?;
+        }
+        // Every other time the next one goes on with what is there.
+        if step % 2 == 1 {
+            place.forget_store()?;
+        }
+    }
+    place.good(&["pull", &format!("{}/app:1", daemon.address)])?;
+    place.good(&["fsck"]).map(drop)
+}
+
 fn a_damaged_remainder_is_thrown_away_and_fetched_anew(place: &Place) -> Result<()> {
     let daemon = Daemon::start(place)?;
     let layout = daemon.fill(place, "app:1", &[100_000])?;
@@ -141,6 +178,46 @@ fn a_byte_changed_on_its_way_is_noticed_and_fetched_again(place: &Place) -> Resu
     place.good(&["pull", &format!("{}/app:1", wire.address)])?;
     ensure!(wire.down() > 2 * SIZE as u64);
     place.check_store()
+}
+
+fn a_full_disk_ends_the_pull_and_room_lets_it_go_on(place: &Place) -> Result<()> {
+    let daemon = Daemon::start(place)?;
+    daemon.fill(place, "app:1", &[SIZE])?;
+    let wire = Wire::to(daemon.port, Trouble::default())?;
+    let pull = place.command(&["pull", "-q", &format!("{}/app:1", daemon.address)]);
+    let rest = place.command(&["pull", "-q", &format!("{}/app:1", wire.address)]);
+    let fsck = place.command(&["fsck"]);
+    let words = |command: &Command| {
+        let words = [command.get_program()]
+            .into_iter()
+            .chain(command.get_args());
+        words
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let script = format!(
+        "mkdir -p $0 && mount -t tmpfs -o size=3m tmpfs $0 && ! {pull} && {fsck} && \
+         mount -o remount,size=30m $0 && {rest} && {fsck}",
+        pull = words(&pull),
+        rest = words(&rest),
+        fsck = words(&fsck)
+    );
+    let mut command = Command::new("unshare");
+    command
+        .args(["-rm", "sh", "-c", &script])
+        .arg(place.path("store"));
+    let said = said(command.env("HOME", place.path("home")).output()?)?;
+    ensure!(said.ok, "{}", said.stderr);
+    ensure!(
+        said.stderr.contains("No space left on device"),
+        "{}",
+        said.stderr
+    );
+    ensure!(!said.stderr.contains("again in"), "{}", said.stderr);
+    let (bytes, size) = (wire.down(), compressed()?);
+    ensure!(bytes < size + (1 << 20), "{bytes} bytes came for {size}");
+    Ok(())
 }
 
 fn a_slow_wire_is_only_slow(place: &Place) -> Result<()> {

@@ -50,6 +50,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("skopeo", "skopeo"),
     ("openssl", "openssl"),
     ("htpasswd", "apache2-utils"),
+    ("unshare", "util-linux"),
 ];
 
 const SUBJECTS: &[(&str, &[Test])] = &[
