@@ -28,7 +28,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchownat, linkat, symlinkat, write};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat, write};
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -94,8 +94,8 @@ enum How {
     },
     Overlay {
         below: Below,
-        /// Directories that hide what is below.
-        opaque: HashSet<Vec<u8>>,
+        /// Directories that hide what is below, by inode: links give one several paths.
+        opaque: HashSet<u64>,
     },
 }
 
@@ -294,7 +294,7 @@ impl<'a> Unpacker<'a> {
             "it is there again"
         );
         match there.is_whiteout() && self.is_overlay() {
-            true => self.make_opaque(path),
+            true => self.make_opaque_at(parent, name),
             false => Ok(()),
         }
     }
@@ -420,9 +420,15 @@ impl<'a> Unpacker<'a> {
 
     /// Removes what has a name, a directory with all that is in it.
     fn clear(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<()> {
-        let there = lstat(parent.as_fd(), name)?;
-        tree::remove(parent.as_fd(), name, path, &|_| false)?;
-        if there.is_some_and(|there| matches!(there.kind, Kind::Directory | Kind::Symlink)) {
+        let Some(there) = lstat(parent.as_fd(), name)? else {
+            return Ok(());
+        };
+        if there.kind == Kind::Directory {
+            tree::remove(parent.as_fd(), name, path, &|_| false)?;
+        } else {
+            unlinkat(parent, name, UnlinkatFlags::NoRemoveDir).call("unlinkat", || quoted(path))?;
+        }
+        if matches!(there.kind, Kind::Directory | Kind::Symlink) {
             self.tree.forget();
         }
         Ok(())
@@ -509,7 +515,7 @@ impl<'a> Unpacker<'a> {
         };
         self.tree.put_dir(parent, name, path, &meta)?;
         if hides {
-            self.make_opaque(path)?;
+            self.make_opaque_at(parent, name)?;
         }
         Ok(())
     }
@@ -530,11 +536,15 @@ impl<'a> Unpacker<'a> {
                 self.tree.forget();
                 Ok(())
             }
-            How::Overlay { opaque, .. } => {
-                if opaque.contains(dir) || self.found_below(path)?.is_none() {
+            How::Overlay { .. } => {
+                if self.found_below(path)?.is_none() {
                     return Ok(());
                 }
                 let parent = self.parent(dir)?;
+                let ino = tree::stat_of(parent.as_fd())?.ino;
+                if matches!(&self.how, How::Overlay { opaque, .. } if opaque.contains(&ino)) {
+                    return Ok(());
+                }
                 match lstat(parent.as_fd(), name)? {
                     None => {
                         let mode = Mode::from_bits_truncate(0o600);
@@ -543,7 +553,9 @@ impl<'a> Unpacker<'a> {
                         Ok(())
                     }
                     // This layer's own: a directory of it hides what is below, anything else does anyway.
-                    Some(there) if there.kind == Kind::Directory => self.make_opaque(path),
+                    Some(there) if there.kind == Kind::Directory => {
+                        self.make_opaque_at(&parent, name)
+                    }
                     Some(_) => Ok(()),
                 }
             }
@@ -566,27 +578,32 @@ impl<'a> Unpacker<'a> {
             }
             How::Overlay { below, .. } if below.is_empty() => Ok(()),
             How::Overlay { .. } => {
-                self.parent(dir)?;
-                self.make_opaque(dir)
+                let dir = self.parent(dir)?;
+                self.make_opaque(dir.as_fd())
             }
         }
     }
 
     /// Marks a directory of this layer as hiding what is below; whiteouts in it are not needed, and
     /// would be listed.
-    fn make_opaque(&mut self, path: &[u8]) -> Result<()> {
-        let dir = self.tree.dir(path)?.context("a directory has gone")?;
+    fn make_opaque(&mut self, dir: BorrowedFd) -> Result<()> {
         let attribute = OPAQUE[if self.options.privileged { 0 } else { 1 }];
-        xattr::set_at(dir.as_fd(), b".", attribute, b"y")?;
-        for name in dir_names(&dir)? {
-            if lstat(dir.as_fd(), &name)?.is_some_and(|there| there.is_whiteout()) {
-                tree::remove(dir.as_fd(), &name, &name, &|_| false)?;
+        xattr::set_at(dir, b".", attribute, b"y")?;
+        for name in names(dir, b"")? {
+            if lstat(dir, &name)?.is_some_and(|there| there.is_whiteout()) {
+                tree::remove(dir, &name, &name, &|_| false)?;
             }
         }
         if let How::Overlay { opaque, .. } = &mut self.how {
-            opaque.insert(path.to_vec());
+            opaque.insert(tree::stat_of(dir)?.ino);
         }
         Ok(())
+    }
+
+    fn make_opaque_at(&mut self, parent: &OwnedFd, name: &[u8]) -> Result<()> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+        let dir = open_at(parent.as_fd(), name, flags)?;
+        self.make_opaque(dir.as_fd())
     }
 
     fn is_overlay(&self) -> bool {
