@@ -22,7 +22,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs, statfs};
 use nix::sys::uio::pread;
-use nix::unistd::{Uid, UnlinkatFlags, fchown, fchownat, read, unlinkat, write};
+use nix::unistd::{
+    AccessFlags, Uid, UnlinkatFlags, faccessat, fchown, fchownat, read, unlinkat, write,
+};
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -155,6 +157,26 @@ impl Cgroup {
             return Ok(dir);
         }
         bail!("someone removes the directories above as fast as they are made")
+    }
+
+    /// May the caller put a child into it? That takes the right to write to cgroup.procs of the
+    /// nearest cgroup that holds both it and the caller's own (cgroup-v2.rst, "Delegation
+    /// Containment").
+    pub fn may_be_entered_from(&self, mount: &Path) -> bool {
+        let Ok(own) = own() else {
+            return false;
+        };
+        let own = mount.join(own.strip_prefix("/").unwrap_or(&own));
+        let both = self.path.ancestors().find(|dir| own.starts_with(dir));
+        both.is_some_and(|dir| {
+            faccessat(
+                AT_FDCWD,
+                &dir.join("cgroup.procs"),
+                AccessFlags::W_OK,
+                AtFlags::AT_EACCESS,
+            )
+            .is_ok()
+        })
     }
 
     /// How many processes in it the kernel has killed for want of memory (memory.events, oom_kill);

@@ -775,6 +775,7 @@ mod tests {
                 euid: geteuid().as_raw(),
                 egid: 0,
                 rootless: manager() == Manager::User,
+                setgroups_denied: false,
                 last_cap: 40,
                 cgroup_mount: "/sys/fs/cgroup".into(),
                 own_cgroup: "/".into(),
