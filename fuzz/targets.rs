@@ -51,6 +51,7 @@ fn callers() -> [Ask; 3] {
             euid: 0,
             egid: 0,
             rootless: false,
+            setgroups_denied: false,
             last_cap: 40,
             cgroup_mount: "/sys/fs/cgroup".into(),
             own_cgroup: "/".into(),
