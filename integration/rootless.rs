@@ -168,6 +168,7 @@ fn a_range_of_ids_is_mapped_by_newuidmap(t: &Place) -> Result<()> {
     let out = t.run(
         &t.bundle()
             .with_range()?
+            .caps(&["CAP_CHOWN"])
             .sh("touch /tmp/own; chown 5:6 /tmp/own"),
     )?;
     out.ok();
