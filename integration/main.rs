@@ -7,7 +7,8 @@
 //! The test program is self-contained: it and the runtime can be copied into a guest. `SC_RUNTIME`
 //! says where the runtime is, `SC_IN_GUEST=1` that the machine is slow. `SC_THOROUGH=1` kills the
 //! runtime at every system call instead of some, `SC_BEYOND=1` also runs what a stand-in is known to
-//! fail.
+//! fail. `SC_WITHOUT=openat2` (or another call, or several) is a kernel without it: then most tests
+//! fail, but none may say that something was left behind.
 //!
 //! # Layout
 //!
@@ -24,6 +25,7 @@ mod crash;
 mod devices;
 mod differential;
 mod escapes;
+mod exec;
 mod hooks;
 mod idmap;
 mod labels;
@@ -60,6 +62,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("labels", labels::TESTS),
     ("cgroups", cgroups::TESTS),
     ("control", control::TESTS),
+    ("exec", exec::TESTS),
     ("systemd", systemd::TESTS),
     ("rootless", rootless::TESTS),
     ("hooks", hooks::TESTS),

@@ -76,7 +76,10 @@ impl Call {
             fds: Vec::new(),
             cgroup: PathBuf::from(format!("{CGROUPS}{}/runner/cgroup.procs", place.cgroup)),
             traced: false,
-            filter: Vec::new(),
+            filter: match machine().without.is_empty() {
+                true => Vec::new(),
+                false => kernel::without_calls(&machine().without),
+            },
         }
     }
 
@@ -227,6 +230,12 @@ impl Outcome {
     /// own, so with it as the stand-in only the failure counts.)
     #[track_caller]
     pub fn fails(self, words: &[&str]) -> Outcome {
+        self.fails_with(1, words)
+    }
+
+    /// The same with another status: `exec` has 255 for its own failures.
+    #[track_caller]
+    pub fn fails_with(self, status: i32, words: &[&str]) -> Outcome {
         assert_ne!(
             self.status, 0,
             "{} should have failed\nstdout: {}\nstderr: {}",
@@ -240,7 +249,7 @@ impl Outcome {
         );
         if !machine().is("crun") {
             assert_eq!(
-                self.status, 1,
+                self.status, status,
                 "{}: exit status; stderr: {}",
                 self.words, self.stderr
             );

@@ -52,6 +52,32 @@ pub struct Machine {
     pub cgroup: String,
     pub controllers: Vec<String>,
     pub in_guest: bool,
+    /// System calls that no call of the runtime has (`SC_WITHOUT=openat2,clone3`).
+    pub without: Vec<libc::c_long>,
+}
+
+/// The calls that SC_WITHOUT can name.
+const CALLS: [(&str, libc::c_long); 9] = [
+    ("openat2", libc::SYS_openat2),
+    ("clone3", libc::SYS_clone3),
+    ("mount_setattr", libc::SYS_mount_setattr),
+    ("close_range", libc::SYS_close_range),
+    ("pidfd_open", libc::SYS_pidfd_open),
+    ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
+    ("open_tree", libc::SYS_open_tree),
+    ("move_mount", libc::SYS_move_mount),
+    ("fsopen", libc::SYS_fsopen),
+];
+
+fn without(names: &str) -> Result<Vec<libc::c_long>> {
+    let names = names.split(',').filter(|name| !name.is_empty());
+    let number = |name: &str| CALLS.iter().find(|(known, _)| *known == name);
+    names
+        .map(|name| {
+            let (_, number) = number(name).with_context(|| format!("SC_WITHOUT: {name:?}"))?;
+            Ok(*number)
+        })
+        .collect()
 }
 
 static MACHINE: OnceLock<Machine> = OnceLock::new();
@@ -104,6 +130,7 @@ pub fn enter() -> Result<&'static Machine> {
         cgroup,
         controllers: controllers.split_whitespace().map(String::from).collect(),
         in_guest: std::env::var_os("SC_IN_GUEST").is_some(),
+        without: without(&std::env::var("SC_WITHOUT").unwrap_or_default())?,
     };
     Ok(MACHINE.get_or_init(|| machine))
 }

@@ -312,7 +312,7 @@ fn cgroups_named(token: &str) -> Vec<PathBuf> {
             .collect()
     };
     let top = dirs(Path::new(CGROUPS));
-    let below = ["crun", "sc-runtime"]
+    let below = ["crun", "sc-runtime", "system.slice"]
         .iter()
         .flat_map(|name| dirs(&Path::new(CGROUPS).join(name)));
     let named = |path: &PathBuf| {

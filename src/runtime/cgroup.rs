@@ -232,6 +232,16 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// An existing cgroup below this one, for CLONE_INTO_CGROUP: no link and no `..` leads out.
+    /// "" and "/" are this one.
+    pub fn below(&self, inner: &Path) -> nix::Result<OwnedFd> {
+        let inner = inner.strip_prefix("/").unwrap_or(inner);
+        match inner.as_os_str().is_empty() {
+            true => open_below(self.dir(), Path::new(".")),
+            false => open_below(self.dir(), inner),
+        }
+    }
+
     /// Absolute path, mount included.
     pub fn path(&self) -> &Path {
         &self.path
@@ -407,7 +417,7 @@ fn hand_down(dir: BorrowedFd<'_>) {
     };
     let wanted = missing(&available, &enabled);
     let all: Vec<String> = wanted.iter().map(|c| format!("+{c}")).collect();
-    if all.is_empty() || write_file(dir, file, &all.join(" ")).is_ok() {
+    if all.is_empty() || holds_processes(dir) || write_file(dir, file, &all.join(" ")).is_ok() {
         return;
     }
     // All or nothing, says the kernel: one that cannot be enabled must not keep back the others.
@@ -415,6 +425,15 @@ fn hand_down(dir: BorrowedFd<'_>) {
     for one in all {
         let _ = write_file(dir, file, &one);
     }
+}
+
+/// One that is not the root, which alone may hold processes and hand down (cgroups(7), no internal
+/// processes). The kernel makes an exception for cpu, cpuset, pids and perf_event: but with them
+/// handed down, a cgroup with processes becomes the root of threaded ones, and no cgroup below it
+/// can hold a container any more.
+fn holds_processes(dir: BorrowedFd<'_>) -> bool {
+    read_file(dir, "cgroup.type").is_ok()
+        && read_file(dir, "cgroup.procs").is_ok_and(|procs| !procs.is_empty())
 }
 
 /// The words of `all` that `have` lacks.
@@ -664,6 +683,17 @@ fn hierarchy(cgroups: &str, controller: &str) -> Option<u32> {
 
 /// `dir` has `controller` and does not hand it down: the kernel is asked again, for its errno.
 fn why_not_enabled(dir: &Path, controller: &str) -> String {
+    let busy = || {
+        format!(
+            "{} holds processes itself, and then hands nothing down (cgroups(7), no internal \
+             processes): give a linux.cgroupsPath elsewhere",
+            dir.display()
+        )
+    };
+    let opened = openat(AT_FDCWD, dir, OFlag::O_PATH | DIRECTORY, Mode::empty());
+    if opened.is_ok_and(|dir| holds_processes(dir.as_fd())) {
+        return busy();
+    }
     let file = dir.join("cgroup.subtree_control");
     let open = fs::OpenOptions::new().write(true).open(&file);
     let tried = open
@@ -674,11 +704,7 @@ fn why_not_enabled(dir: &Path, controller: &str) -> String {
     };
     let file = file.display();
     match errno {
-        Errno::EBUSY => format!(
-            "{} holds processes itself, and then hands nothing down (cgroups(7), no internal \
-             processes): give a linux.cgroupsPath elsewhere",
-            dir.display()
-        ),
+        Errno::EBUSY => busy(),
         Errno::EACCES | Errno::EPERM => {
             format!("this user may not enable it in {file}: it is not delegated")
         }
@@ -736,7 +762,11 @@ impl Cgroup {
             }
         }
         if hold {
-            self.set_frozen(false)?;
+            match write_file(self.dir(), "cgroup.freeze", "0") {
+                // Emptied, it may be gone by now: systemd removes what is empty.
+                Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
+                Err(errno) => bail!("thawing cgroup {}: {}", self.path.display(), errno.desc()),
+            }
         }
         match first_error {
             Some(error) => Err(error).with_context(|| format!("cgroup {}", self.path.display())),

@@ -11,7 +11,7 @@ mod strict;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use oci_spec::runtime::{Process, Spec};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -21,6 +21,9 @@ use std::path::Path;
 /// A config.json beyond this is a mistake or an attack: the largest that engines write (a few
 /// hundred mounts and a seccomp profile) are a hundredth of it.
 const LARGEST: u64 = 16 << 20;
+
+/// A tree of a text can take ninety times as much memory as the text: beyond this, none is made.
+const LARGEST_TO_MEND: usize = 2 << 20;
 
 /// A config.json that was read.
 pub struct Loaded {
@@ -36,12 +39,7 @@ pub struct Loaded {
 /// Errors name the JSON path of the value that is wrong, or line and column where it is not JSON.
 pub fn load(bundle: &Path) -> Result<Loaded> {
     let path = bundle.join("config.json");
-    // Not blocking: a FIFO in its place would be waited for forever.
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(&path);
-    let file = match opened {
+    let file = match open(&path) {
         // runc's words, which engines look for.
         Err(e) if e.kind() == ErrorKind::NotFound => bail!(
             "JSON specification file config.json not found in {}",
@@ -56,6 +54,27 @@ pub fn load(bundle: &Path) -> Result<Loaded> {
         warnings,
         raw,
     })
+}
+
+/// Not blocking: a FIFO in its place would be waited for forever.
+fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+}
+
+/// The text of a JSON file that is a regular one and of bearable size.
+pub fn read_file(path: &Path) -> Result<Vec<u8>> {
+    read(open(path).map_err(|e| anyhow!("open: {}", reason(&e)))?)
+}
+
+/// An error of the operating system, without its number.
+fn reason(e: &std::io::Error) -> String {
+    match e.raw_os_error() {
+        Some(n) => nix::errno::Errno::from_raw(n).desc().to_lowercase(),
+        None => e.to_string(),
+    }
 }
 
 /// All of a regular file, in one read.
@@ -140,6 +159,10 @@ fn understand<T: DeserializeOwned>(
         Err(refused) => refused,
     };
     // Not JSON at all, or too deep: said before what a half-read document lacks.
+    if text.len() > LARGEST_TO_MEND {
+        serde_json::from_slice::<IgnoredAny>(text).map_err(|e| anyhow!("is not JSON: {e}"))?;
+        return Err(complaint(root, &first));
+    }
     let mut tree: Value = serde_json::from_slice(text).map_err(|e| anyhow!("is not JSON: {e}"))?;
     let mut warnings = Vec::new();
     if first.error.to_string().starts_with("duplicate field") {
@@ -341,6 +364,18 @@ mod tests {
             assert!(why.starts_with("invalid type: sequence"), "{said}");
         }
         assert!(refusal(b"[]").starts_with("invalid type: sequence"));
+    }
+
+    #[test]
+    fn a_very_large_text_is_read_as_it_is_or_not_at_all() {
+        // Mended: a capability that nobody knows.
+        let small = with("/process/capabilities/bounding", json!(["CAP_X"]));
+        let mut large = small.clone();
+        assert!(parse(&small).is_ok());
+        large.resize(LARGEST_TO_MEND + 1, b' ');
+        assert!(refusal(&large).starts_with("process.capabilities.bounding[0]: "));
+        large[LARGEST_TO_MEND] = b'}';
+        assert!(refusal(&large).starts_with("is not JSON: "));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Makes the init process: the only clone3 in front of the house.
+//! Makes the init process.
 
 use crate::runtime::init::join::make_time_namespace;
 use crate::runtime::plan::{ClonePlan, CloneRoute, ParentPlan, TimeOffset};
