@@ -215,19 +215,23 @@ fn selinux_labels_the_process(t: &Place) -> Result<()> {
 fn selinux_labels_new_file_systems_and_decides_by_it(t: &Place) -> Result<()> {
     let bundle = t
         .bundle()
-        .sh("echo 1 > /dev/shm/x && echo written; echo 2 > /etc/passwd; grep -c context=u:object_r:content /proc/mounts")
+        .sh("echo 1 > /dev/shm/x && echo written; echo 2 > /etc/secret; grep -c context=u:object_r:content /proc/mounts")
         .set("/linux/maskedPaths", json!(["/sys/firmware"]))
         .set("/process/selinuxLabel", BOX)
         .set("/linux/mountLabel", CONTENT);
+    let secret = bundle.inside("etc/secret");
+    fs::write(&secret, "1")?;
+    let path = secret.display().to_string();
+    t.host("chcon", ["u:object_r:secret", &path])?.ok();
     let out = t.run(&bundle)?;
     // /dev, /dev/pts, /dev/shm, and the mask.
     assert_eq!(out.stdout, "written\n4\n", "{out:?}");
     assert!(out.stderr.contains("ermission denied"), "{out:?}");
+    assert_eq!(fs::read(&secret)?, b"1");
     let c = t.create(&bundle.args(&["sleep", "1000"]))?;
     let queues = format!("/proc/{}/root/dev/mqueue", c.pid);
     let seen = t.host("ls", ["-Zd", &queues])?.text();
     assert!(seen.starts_with(CONTENT), "{seen}");
-    c.call("delete")?.fails(&[]);
     t.call(["delete", "--force", &c.id])?.ok();
     Ok(())
 }

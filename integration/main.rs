@@ -7,7 +7,8 @@
 //! The test program is self-contained: it and the runtime can be copied into a guest. `SC_RUNTIME`
 //! says where the runtime is, `SC_IN_GUEST=1` that the machine is slow. `SC_THOROUGH=1` kills the
 //! runtime at every system call instead of some, `SC_BEYOND=1` also runs what a stand-in is known to
-//! fail.
+//! fail. `SC_WITHOUT=openat2` (or another call, or several) is a kernel without it: then most tests
+//! fail, but none may say that something was left behind.
 //!
 //! # Layout
 //!
@@ -34,6 +35,7 @@ mod namespaces;
 mod old_kernels;
 mod process;
 mod races;
+mod rootless;
 mod seccomp;
 mod systemd;
 mod terminal;
@@ -62,6 +64,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("control", control::TESTS),
     ("exec", exec::TESTS),
     ("systemd", systemd::TESTS),
+    ("rootless", rootless::TESTS),
     ("hooks", hooks::TESTS),
     ("bad_input", bad_input::TESTS),
     ("escapes", escapes::TESTS),

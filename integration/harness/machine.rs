@@ -14,6 +14,11 @@ use std::time::Duration;
 
 pub const CGROUPS: &str = "/sys/fs/cgroup";
 
+/// The ordinary user of the tests, uid and gid; and the ranges that are hers in /etc/subuid and
+/// /etc/subgid.
+pub const ANN: u32 = 42_424;
+pub const RANGE: u32 = 300_000;
+
 /// What a test cannot do without. Where it is missing the test is ignored, and says so.
 #[derive(Clone, Copy, Debug)]
 pub enum Need {
@@ -47,6 +52,32 @@ pub struct Machine {
     pub cgroup: String,
     pub controllers: Vec<String>,
     pub in_guest: bool,
+    /// System calls that no call of the runtime has (`SC_WITHOUT=openat2,clone3`).
+    pub without: Vec<libc::c_long>,
+}
+
+/// The calls that SC_WITHOUT can name.
+const CALLS: [(&str, libc::c_long); 9] = [
+    ("openat2", libc::SYS_openat2),
+    ("clone3", libc::SYS_clone3),
+    ("mount_setattr", libc::SYS_mount_setattr),
+    ("close_range", libc::SYS_close_range),
+    ("pidfd_open", libc::SYS_pidfd_open),
+    ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
+    ("open_tree", libc::SYS_open_tree),
+    ("move_mount", libc::SYS_move_mount),
+    ("fsopen", libc::SYS_fsopen),
+];
+
+fn without(names: &str) -> Result<Vec<libc::c_long>> {
+    let names = names.split(',').filter(|name| !name.is_empty());
+    let number = |name: &str| CALLS.iter().find(|(known, _)| *known == name);
+    names
+        .map(|name| {
+            let (_, number) = number(name).with_context(|| format!("SC_WITHOUT: {name:?}"))?;
+            Ok(*number)
+        })
+        .collect()
 }
 
 static MACHINE: OnceLock<Machine> = OnceLock::new();
@@ -86,6 +117,7 @@ pub fn enter() -> Result<&'static Machine> {
     // Shared, as systemd makes a machine's mounts: what a runtime mounts carelessly shows here.
     kernel::mount("", &base, "", libc::MS_SHARED, "")?;
     make_image(&base)?;
+    introduce_ann(&base)?;
 
     forget_the_dead(cgroups);
     let cgroup = format!("/sc-test-{pid}");
@@ -98,8 +130,28 @@ pub fn enter() -> Result<&'static Machine> {
         cgroup,
         controllers: controllers.split_whitespace().map(String::from).collect(),
         in_guest: std::env::var_os("SC_IN_GUEST").is_some(),
+        without: without(&std::env::var("SC_WITHOUT").unwrap_or_default())?,
     };
     Ok(MACHINE.get_or_init(|| machine))
+}
+
+/// newuidmap(1) asks these files; ours are seen by the tests alone.
+fn introduce_ann(base: &Path) -> Result<()> {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let range = format!("ann:{RANGE}:65536\n");
+    for (name, text) in [
+        ("passwd", format!("{passwd}ann:x:{ANN}:{ANN}::/:/bin/sh\n")),
+        ("subuid", range.clone()),
+        ("subgid", range),
+    ] {
+        let (file, target) = (base.join(name), Path::new("/etc").join(name));
+        fs::write(&file, text)?;
+        // Where the host has none there is nothing to mount on, and nobody to read it.
+        if target.is_file() {
+            kernel::mount(&file.display().to_string(), &target, "", libc::MS_BIND, "")?;
+        }
+    }
+    Ok(())
 }
 
 /// Directories and cgroups of a test program that was killed: what was in them is gone with it.

@@ -11,7 +11,7 @@ mod strict;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use oci_spec::runtime::{Process, Spec};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -21,6 +21,9 @@ use std::path::Path;
 /// A config.json beyond this is a mistake or an attack: the largest that engines write (a few
 /// hundred mounts and a seccomp profile) are a hundredth of it.
 const LARGEST: u64 = 16 << 20;
+
+/// A tree of a text can take ninety times as much memory as the text: beyond this, none is made.
+const LARGEST_TO_MEND: usize = 2 << 20;
 
 /// A config.json that was read.
 pub struct Loaded {
@@ -156,6 +159,10 @@ fn understand<T: DeserializeOwned>(
         Err(refused) => refused,
     };
     // Not JSON at all, or too deep: said before what a half-read document lacks.
+    if text.len() > LARGEST_TO_MEND {
+        serde_json::from_slice::<IgnoredAny>(text).map_err(|e| anyhow!("is not JSON: {e}"))?;
+        return Err(complaint(root, &first));
+    }
     let mut tree: Value = serde_json::from_slice(text).map_err(|e| anyhow!("is not JSON: {e}"))?;
     let mut warnings = Vec::new();
     if first.error.to_string().starts_with("duplicate field") {
@@ -357,6 +364,18 @@ mod tests {
             assert!(why.starts_with("invalid type: sequence"), "{said}");
         }
         assert!(refusal(b"[]").starts_with("invalid type: sequence"));
+    }
+
+    #[test]
+    fn a_very_large_text_is_read_as_it_is_or_not_at_all() {
+        // Mended: a capability that nobody knows.
+        let small = with("/process/capabilities/bounding", json!(["CAP_X"]));
+        let mut large = small.clone();
+        assert!(parse(&small).is_ok());
+        large.resize(LARGEST_TO_MEND + 1, b' ');
+        assert!(refusal(&large).starts_with("process.capabilities.bounding[0]: "));
+        large[LARGEST_TO_MEND] = b'}';
+        assert!(refusal(&large).starts_with("is not JSON: "));
     }
 
     #[test]

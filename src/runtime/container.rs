@@ -16,6 +16,7 @@
 
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::clock;
+use crate::runtime::log;
 use crate::runtime::pid;
 pub use crate::runtime::pid::start_time;
 use crate::runtime::plan::unit::{UnitName, UnitPlan};
@@ -156,7 +157,7 @@ impl Record {
         State::new(self, pid, status).line()
     }
 
-    fn parse(text: &[u8]) -> Result<Record> {
+    pub fn parse(text: &[u8]) -> Result<Record> {
         let record: Record = serde_json::from_slice(text)?;
         if record.schema != Self::SCHEMA {
             bail!(
@@ -428,7 +429,7 @@ impl Claim {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => Self::adopt(root, id),
             Err(e) => Err(e).with_context(|| {
                 format!(
-                    "make {}: choose a writable directory with --root",
+                    "make {}: choose a writable directory with --root, or set XDG_RUNTIME_DIR",
                     path.display()
                 )
             }),
@@ -723,10 +724,19 @@ impl Container {
     /// Sends a signal to every process in its cgroup.
     pub fn signal_all(&self, signal: i32) -> Result<()> {
         let Some(cgroup) = self.cgroup()? else {
+            if !self.record.pid_namespace {
+                log::warn(format!(
+                    "container {} has no cgroup: of its processes only the first is signalled",
+                    self.id()
+                ));
+            }
             return self.signal_init(signal).map(drop);
         };
         self.still_there()?;
-        cgroup.signal_all(signal)
+        match signal {
+            libc::SIGKILL => cgroup.kill(),
+            _ => cgroup.signal_all(signal),
+        }
     }
 
     /// Sends a signal to init; false when it has ended.

@@ -26,17 +26,20 @@ impl CreateArgs {
             preserve_fds: self.preserve_fds.saturating_add(listen_fds.unwrap_or(0)),
             systemd_cgroup: self.systemd_cgroup,
             listen_fds,
-            host: facts()?,
+            host: facts(self.rootless)?,
         })
     }
 }
 
-fn facts() -> Result<Host> {
+fn facts(rootless: Option<bool>) -> Result<Host> {
     let (euid, egid) = (geteuid(), getegid());
+    let initial = in_initial_user_namespace()?;
     Ok(Host {
         euid: euid.as_raw(),
         egid: egid.as_raw(),
-        rootless: !euid.is_root() || !initial_user_namespace()?,
+        rootless: rootless.unwrap_or(!euid.is_root() || !initial),
+        // Once denied, also in every user namespace below (user_namespaces(7)).
+        setgroups_denied: !initial && setgroups_denied("self")?,
         last_cap: last_cap()?,
         cgroup_mount: cgroup::find_mount()?,
         own_cgroup: cgroup::own()?,
@@ -50,10 +53,15 @@ pub fn facts_for(record: &Record) -> Result<Host> {
         euid: geteuid().as_raw(),
         egid: getegid().as_raw(),
         rootless: record.rootless,
+        setgroups_denied: record.rootless && setgroups_denied(&record.pid.to_string())?,
         last_cap: last_cap()?,
         cgroup_mount: record.cgroup_mount.clone(),
         own_cgroup: PathBuf::from("/"),
     })
+}
+
+fn setgroups_denied(process: &str) -> Result<bool> {
+    Ok(read(&format!("/proc/{process}/setgroups"))?.trim() == "deny")
 }
 
 /// Is this process in the user namespace of process `pid`?
@@ -73,7 +81,7 @@ fn listen_fds(pid: Option<String>, fds: Option<String>, me: u32) -> Option<u32> 
 }
 
 /// All ids map to themselves (user_namespaces(7)): root here is root of the machine.
-fn initial_user_namespace() -> Result<bool> {
+pub fn in_initial_user_namespace() -> Result<bool> {
     let map = read("/proc/self/uid_map")?;
     Ok(map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
