@@ -7,7 +7,7 @@ RUNTIME := $(TARGET)/release/sc-runtime
 BUILT    = $(TARGET)/$(shell rustc -vV | sed -n 's/^host: //p')/release
 BINS    := $(notdir $(basename $(wildcard src/bin/*.rs)))
 
-.PHONY: help setup build demo test test-unit test-integration test-vm bench lint install clean
+.PHONY: help setup build demo test test-unit test-integration test-systemd test-vm fuzz bench bench-memory lint install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -24,12 +24,13 @@ build: setup ## the programs, into target/release
 demo: build ## a busybox container from create to delete, each step explained (root)
 	@scripts/demo
 
-test: test-unit test-integration test-vm ## all tests: unit, native, and in a virtual machine
-	@[ "$$(id -u)" = 0 ] || echo "make test: not run: the native integration tests (they need root: sudo -E make test-integration)"
+test: test-unit test-integration test-systemd test-vm ## all tests: unit, native, and in a virtual machine
+	@[ "$$(id -u)" = 0 ] || echo "make test: not run: the native integration tests (they need root, also those of ordinary users: sudo -E make test-integration), the unit tests of network devices and of systemd"
 
+# The corpus of the fuzzer is replayed with the unit tests.
 # Some unit tests need root (network namespaces), some root and systemd: elsewhere they are counted as ignored.
 test-unit: setup
-	cargo test --lib --bins
+	cargo test --lib --bins --test fuzz
 	@[ "$$(id -u)" != 0 ] || { scripts/need ip:iproute2 && \
 	cargo test --lib -- --ignored netdev $$([ ! -d /run/systemd/system ] || echo systemd); }
 
@@ -41,6 +42,17 @@ test-vm: build ## the integration tests on a pure cgroup v2 kernel with all cont
 	scripts/test-vm
 	scripts/test-lsm
 
+test-systemd: build ## the tests of systemd's cgroups where systemd is PID 1, in plain namespaces (root)
+	@if [ "$$(id -u)" = 0 ]; then scripts/test-systemd; \
+	else echo "make test: the tests of systemd's cgroups need root and are NOT run natively"; fi
+
+bench-memory: build ## the smallest memory limit a container starts under, beside crun and runc (root)
+	@scripts/bench-memory
+
+fuzz: setup ## feed every reader mutated input for TIME seconds in all (60), e.g. TIME=600 or TARGETS="config dbus"
+	@scripts/need c++:g++
+	@scripts/fuzz -t $(or $(TIME),60) $(TARGETS)
+
 bench: build ## beside crun, runc and a C floor: time, memory, system calls; seccomp beside libseccomp (root)
 	@scripts/bench
 	@scripts/need python3:python3-minimal /usr/share/containers/seccomp.json:golang-github-containers-common
@@ -50,6 +62,7 @@ lint: setup ## rustfmt, clippy with warnings denied, shellcheck
 	@scripts/need shellcheck
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	rustfmt --check --edition 2024 fuzz/main.rs
 	shellcheck -x -P SCRIPTDIR $$(grep -rlE '^#!.*\b(ba)?sh\b' scripts .ci)
 
 install: ## into PREFIX (/usr/local), below DESTDIR

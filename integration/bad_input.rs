@@ -3,8 +3,10 @@
 
 use crate::harness::command::Call;
 use crate::harness::{Bundle, Need, Place, Result, Value, json, kernel, machine};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::time::Instant;
 
 const STAND_INS: [Need; 2] = [
     Need::Beyond("runc", "the place in config.json is not named"),
@@ -21,6 +23,7 @@ tests! {
     a_missing_bundle_is_refused,
     a_config_that_is_a_directory_is_refused,
     an_endless_config_is_refused [STAND_INS[0], STAND_INS[1]],
+    very_large_and_very_deep_documents_are_refused_in_little_time_and_memory [STAND_INS[0], STAND_INS[1]],
     a_missing_rootfs_is_refused,
     a_rootfs_that_is_a_file_is_refused,
     the_hosts_root_as_rootfs_is_refused_or_harmless [Need::Beyond("runc", "1.1.5 takes it"), Need::Beyond("crun", "1.8 takes it")],
@@ -320,6 +323,85 @@ fn an_endless_config_is_refused(t: &Place) -> Result<()> {
     fs::create_dir(t.path("b"))?;
     symlink("/dev/zero", t.path("b/config.json"))?;
     create(t, &t.path("b"))?.fails(&["config.json"]);
+    t.nothing_is_left();
+    Ok(())
+}
+
+/// With 192 MiB of address space for the runtime: what does not fit ends it without a clear error.
+fn very_large_and_very_deep_documents_are_refused_in_little_time_and_memory(
+    t: &Place,
+) -> Result<()> {
+    const MIB: usize = 1 << 20;
+    let many = |text: &str, unit: &str| text.replace("...", &unit.repeat(15 * MIB / unit.len()));
+    let deep = format!("{{\"x\":{}{}}}", "[".repeat(7 * MIB), "]".repeat(7 * MIB));
+    let least =
+        r#""root":{"path":"r"},"process":{"user":{"uid":0,"gid":0},"args":["a"],"cwd":"/"}"#;
+    for (text, words) in [
+        (
+            " ".repeat(100 * MIB),
+            "has 104857600 bytes; more than 16777216 are refused",
+        ),
+        (
+            format!("{{{least},\"hostname\":\"{}\"}}", "h".repeat(100 * MIB)),
+            "are refused",
+        ),
+        ("[".repeat(8 * MIB), "is not JSON"),
+        (r#"{"a":"#.repeat(3 * MIB), "is not JSON"),
+        (deep, "root: is missing; process: is missing"),
+        // What would be a hundred times as large in memory.
+        (
+            many(r#"{"x":[...7],"linux":7}"#, r#"{"":[]},"#),
+            "linux: invalid type",
+        ),
+        (
+            many(
+                &format!(r#"{{{least},"linux":{{"namespaces":[...{{}}]}}}}"#),
+                "{},",
+            ),
+            "linux.namespaces[0].type: is missing",
+        ),
+        (
+            many(
+                &format!(r#"{{{least},"mounts":[...7]}}"#),
+                r#"{"destination":"/"},"#,
+            ),
+            "mounts[",
+        ),
+        (
+            many(
+                &format!(r#"{{{least},"linux":{{"resources":{{"devices":[...7]}}}}}}"#),
+                r#"{"allow":true},"#,
+            ),
+            "devices[",
+        ),
+    ] {
+        let bundle = t.bundle();
+        fs::write(bundle.dir.join("config.json"), &text)?;
+        let begun = Instant::now();
+        let script = r#"ulimit -v 196608; exec "$0" --root "$1" create --bundle "$2" x"#;
+        let runtime = machine().runtime.as_os_str();
+        let args = [
+            OsStr::new("-c"),
+            script.as_ref(),
+            runtime,
+            t.root.as_os_str(),
+            bundle.dir.as_os_str(),
+        ];
+        let out = t.host("sh", args)?;
+        let (took, start) = (begun.elapsed(), &text[..text.len().min(60)]);
+        assert!(
+            out.stderr.contains(words),
+            "{start}…: {} {}",
+            out.status,
+            out.stderr
+        );
+        assert_eq!(out.status, 1, "{start}…: {}", out.stderr);
+        assert!(
+            out.stderr.len() < 4096 && took < machine().patience() / 6,
+            "{start}…: {took:?}"
+        );
+        fs::remove_file(bundle.dir.join("config.json"))?;
+    }
     t.nothing_is_left();
     Ok(())
 }

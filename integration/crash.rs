@@ -22,6 +22,7 @@ tests! {
     a_call_refused_to_init_makes_create_fail_cleanly_or_succeed [GO, CRUN],
     a_call_refused_to_the_runtime_makes_create_fail_cleanly_or_succeed [GO, CRUN],
     all_of_it_holds_with_id_mapped_mounts [GO, CRUN],
+    all_of_it_holds_in_a_scope_of_systemd [Need::Systemd, GO, CRUN],
     an_init_killed_between_create_and_start_is_stopped,
     a_killed_run_leaves_a_container_that_delete_force_removes,
 }
@@ -69,9 +70,17 @@ fn attempt(
         true => bundle.mount(id_mapped(&mapped)),
         false => bundle,
     };
+    let (options, bundle) = match t.path("scoped").exists() {
+        true => (
+            &["--systemd-cgroup"][..],
+            bundle.set("/linux/cgroupsPath", Value::Null),
+        ),
+        false => (&[][..], bundle),
+    };
     let id = t.fresh_id();
     bundle.write(t, &id)?;
-    let call = t.runtime(["create", "--bundle", &dir.display().to_string(), &id]);
+    let dir = dir.display().to_string();
+    let call = t.runtime([options, &["create", "--bundle", &dir, &id]].concat());
     let traced = at_call(call, victim, nth, deed, counts)?;
     let place = format!(
         "{deed:?} at call {nth} of {victim:?} (system call {:?})",
@@ -144,6 +153,30 @@ fn all_of_it_holds_with_id_mapped_mounts(t: &Place) -> Result<()> {
     init_killed_at_any_of_its_calls_makes_create_fail_cleanly(t)?;
     a_call_refused_to_init_makes_create_fail_cleanly_or_succeed(t)?;
     a_call_refused_to_the_runtime_makes_create_fail_cleanly_or_succeed(t)
+}
+
+fn all_of_it_holds_in_a_scope_of_systemd(t: &Place) -> Result<()> {
+    fs::write(t.path("scoped"), "")?;
+    the_runtime_killed_at_any_call_of_create_leaves_what_delete_force_removes(t)?;
+    init_killed_at_any_of_its_calls_makes_create_fail_cleanly(t)?;
+    a_call_refused_to_init_makes_create_fail_cleanly_or_succeed(t)?;
+    a_call_refused_to_the_runtime_makes_create_fail_cleanly_or_succeed(t)?;
+    let units = t.host(
+        "systemctl",
+        [
+            "list-units",
+            "--all",
+            "--no-legend",
+            "--plain",
+            "runc-*.scope",
+        ],
+    )?;
+    let ours = units
+        .stdout
+        .lines()
+        .filter(|unit| unit.contains(&t.fresh_id()[..6]));
+    assert_eq!(ours.collect::<Vec<_>>(), [""; 0]);
+    Ok(())
 }
 
 /// `start` of a container made before: either it runs or it does not, and both can be deleted.

@@ -274,10 +274,14 @@ fn differences(reference: &str, theirs: &Leaves, ours: &Leaves) -> Vec<String> {
         .collect()
 }
 
-fn compare(t: &Place, name: &str, bundle: Bundle) -> Result<()> {
+pub fn compare(t: &Place, name: &str, bundle: Bundle) -> Result<()> {
     let bundle = fair(bundle.args(&["/probe"]), name);
     let mut all = Vec::new();
-    for runtime in [&reference(name)?, &machine().runtime] {
+    let ours = match t.user() {
+        0 => machine().runtime.clone(),
+        _ => t.path("runtime"),
+    };
+    for runtime in [&reference(name)?, &ours] {
         let (out, id) = run_by(t, runtime, &bundle)?;
         all.push(comparable(serde_json::from_str(&out.text())?, &id)?);
     }

@@ -34,6 +34,7 @@ mod namespaces;
 mod old_kernels;
 mod process;
 mod races;
+mod rootless;
 mod seccomp;
 mod systemd;
 mod terminal;
@@ -61,6 +62,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("cgroups", cgroups::TESTS),
     ("control", control::TESTS),
     ("systemd", systemd::TESTS),
+    ("rootless", rootless::TESTS),
     ("hooks", hooks::TESTS),
     ("bad_input", bad_input::TESTS),
     ("escapes", escapes::TESTS),

@@ -36,6 +36,15 @@ limits_are_in_the_kernel() {
     end limits
 }
 
+systemd_has_the_scope_and_its_limits() {
+    run -d --runc-systemd-cgroup --cgroup system.slice:ctr:scoped --memory-limit 67108864 "$image" scoped sleep 1000
+    same "the process's cgroup" /system.slice/ctr-scoped.scope "$(cut -d: -f3 "/proc/$(pid_of scoped)/cgroup")"
+    same MemoryMax 67108864 "$(systemctl show --value -p MemoryMax ctr-scoped.scope)"
+    same memory.max 67108864 "$(</sys/fs/cgroup/system.slice/ctr-scoped.scope/memory.max)"
+    end scoped
+    same LoadState not-found "$(systemctl show --value -p LoadState ctr-scoped.scope)"
+}
+
 detached_task_is_killed_and_deleted() {
     run -d "$image" detached sh -c 'trap "exit 3" TERM; while :; do sleep 0.1; done'
     eventually task_is detached RUNNING
@@ -65,6 +74,7 @@ check run_shows_output_and_exit_status
 check run_has_a_terminal
 check missing_program_is_named
 check limits_are_in_the_kernel
+check systemd_has_the_scope_and_its_limits
 check detached_task_is_killed_and_deleted
 check nothing_is_left
 finish

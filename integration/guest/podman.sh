@@ -139,6 +139,45 @@ bridge_network_is_joined() {
     contains "address of eth0" "inet 10.88." "$output"
 }
 
+# podman's own choice: a scope of systemd for each container.
+scope_of() { echo "libpod-$(podman inspect -f '{{.Id}}' "$1").scope"; }
+in_scope() { command podman --cgroup-manager systemd --runtime "$SC_RUNTIME" "$@"; }
+shows() { same "$2 of $1" "$3" "$(systemctl show --value -p "$2" "$1")"; }
+
+systemd_has_the_scope_and_its_limits() {
+    local scope cgroup
+    in_scope run -d --name scoped --security-opt seccomp=unconfined --network none --memory 64m --memory-swap 64m \
+        --pids-limit 33 --cpus 0.5 "$image" sleep 1000
+    scope=$(scope_of scoped)
+    cgroup=/sys/fs/cgroup$(systemctl show --value -p ControlGroup "$scope")
+    same "the process's cgroup" "$cgroup" "/sys/fs/cgroup$(cut -d: -f3 "/proc/$(podman inspect -f '{{.State.Pid}}' scoped)/cgroup")"
+    shows "$scope" MemoryMax 67108864
+    shows "$scope" TasksMax 33
+    same memory.max 67108864 "$(<"$cgroup/memory.max")"
+    same cpu.max "50000 100000" "$(<"$cgroup/cpu.max")"
+    in_scope update --memory 128m --memory-swap 128m --pids-limit 44 scoped
+    shows "$scope" MemoryMax 134217728
+    shows "$scope" TasksMax 44
+    same memory.max 134217728 "$(<"$cgroup/memory.max")"
+    same pids.max 44 "$(<"$cgroup/pids.max")"
+    in_scope pause scoped
+    same "frozen" 1 "$(sed -n 's/^frozen //p' "$cgroup/cgroup.events")"
+    in_scope unpause scoped
+    in_scope kill scoped
+    same "exit status" 137 "$(in_scope wait scoped)"
+    in_scope start scoped
+    shows "$scope" ActiveState active
+    in_scope rm --force --time 0 scoped
+    shows "$scope" LoadState not-found
+}
+
+systemd_run_shows_exit_status() {
+    status_of in_scope run --rm --security-opt seccomp=unconfined --network none "$image" sh -c 'cat /proc/self/cgroup; exit 7'
+    same "exit status" 7 "$status"
+    same "its cgroup, seen from inside" 0::/ "$output"
+    same "scopes" "" "$(systemctl list-units --all --no-legend --plain 'libpod-*.scope' | grep -v conmon)"
+}
+
 nothing_is_left() {
     podman rm --all --force --time 0 # what a failed check has not come to
     nothing_left "*/libpod-*" "/run/$(basename "$SC_RUNTIME")"
@@ -162,5 +201,7 @@ check readonly_volume_is_readonly
 check readonly_root_is_readonly
 check user_and_capabilities_are_given
 check bridge_network_is_joined
+check systemd_has_the_scope_and_its_limits
+check systemd_run_shows_exit_status
 check nothing_is_left
 finish

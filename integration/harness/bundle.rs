@@ -1,6 +1,6 @@
 //! A bundle to try: the default config.json, changed by a line or two, and a root file system.
 
-use super::machine::{Need, machine};
+use super::machine::{ANN, Need, RANGE, machine};
 use super::{Place, Result, Value, json};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -134,6 +134,47 @@ impl Bundle {
     pub fn join(self, kind: &str, path: &Path) -> Bundle {
         self.without_namespace(kind)
             .push("/linux/namespaces", json!({ "type": kind, "path": path }))
+    }
+
+    /// For an ordinary user without any help: her own id is 0, all else is not there; the network is
+    /// the host's, and so /sys; no cgroup is named.
+    pub fn rootless(self) -> Result<Bundle> {
+        for path in walk(&self.dir)? {
+            if !path.symlink_metadata()?.file_type().is_file() {
+                std::os::unix::fs::lchown(&path, Some(ANN), Some(ANN))?;
+            }
+        }
+        let map = json!([{ "containerID": 0, "hostID": ANN, "size": 1 }]);
+        let sys = json!({ "destination": "/sys", "type": "none", "source": "/sys",
+            "options": ["rbind", "nosuid", "noexec", "nodev", "ro"] });
+        let bundle = self
+            .without_namespace("network")
+            .namespace("user")
+            .set("/linux/uidMappings", map.clone())
+            .set("/linux/gidMappings", map)
+            .set("/linux/cgroupsPath", Value::Null)
+            .remove("/linux/resources");
+        Ok(bundle.edit(|config| {
+            for mount in config["mounts"].as_array_mut().expect("a list") {
+                match mount["destination"].as_str() {
+                    Some("/sys") => *mount = sys.clone(),
+                    Some("/dev/pts") => {
+                        let options = mount["options"].as_array_mut().expect("a list");
+                        options.retain(|option| option != "gid=5");
+                    }
+                    _ => {}
+                }
+            }
+        }))
+    }
+
+    /// [`rootless`](Bundle::rootless), with ids from 1 on by newuidmap(1) and newgidmap(1).
+    pub fn with_range(self) -> Result<Bundle> {
+        let more = json!({ "containerID": 1, "hostID": RANGE, "size": 65536 });
+        Ok(self
+            .rootless()?
+            .push("/linux/uidMappings", more.clone())
+            .push("/linux/gidMappings", more))
     }
 
     /// Container ids 0.. are host ids 100000.., and the rootfs is theirs.

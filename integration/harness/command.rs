@@ -62,6 +62,11 @@ impl Call {
             .fold(name, |line, arg| line + " " + &arg.to_string_lossy());
         let mut command = Command::new(program);
         command.args(&args).current_dir(&place.dir);
+        if place.user() != 0 {
+            // Which also gives up root's supplementary groups.
+            command.uid(place.user()).gid(place.user());
+            command.env_remove("XDG_RUNTIME_DIR");
+        }
         Call {
             command,
             words,
@@ -86,6 +91,11 @@ impl Call {
 
     pub fn current_dir(mut self, dir: &Path) -> Call {
         self.command.current_dir(dir);
+        self
+    }
+
+    pub fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Call {
+        self.command.env(key, value);
         self
     }
 

@@ -14,6 +14,11 @@ use std::time::Duration;
 
 pub const CGROUPS: &str = "/sys/fs/cgroup";
 
+/// The ordinary user of the tests, uid and gid; and the ranges that are hers in /etc/subuid and
+/// /etc/subgid.
+pub const ANN: u32 = 42_424;
+pub const RANGE: u32 = 300_000;
+
 /// What a test cannot do without. Where it is missing the test is ignored, and says so.
 #[derive(Clone, Copy, Debug)]
 pub enum Need {
@@ -112,6 +117,7 @@ pub fn enter() -> Result<&'static Machine> {
     // Shared, as systemd makes a machine's mounts: what a runtime mounts carelessly shows here.
     kernel::mount("", &base, "", libc::MS_SHARED, "")?;
     make_image(&base)?;
+    introduce_ann(&base)?;
 
     forget_the_dead(cgroups);
     let cgroup = format!("/sc-test-{pid}");
@@ -127,6 +133,25 @@ pub fn enter() -> Result<&'static Machine> {
         without: without(&std::env::var("SC_WITHOUT").unwrap_or_default())?,
     };
     Ok(MACHINE.get_or_init(|| machine))
+}
+
+/// newuidmap(1) asks these files; ours are seen by the tests alone.
+fn introduce_ann(base: &Path) -> Result<()> {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let range = format!("ann:{RANGE}:65536\n");
+    for (name, text) in [
+        ("passwd", format!("{passwd}ann:x:{ANN}:{ANN}::/:/bin/sh\n")),
+        ("subuid", range.clone()),
+        ("subgid", range),
+    ] {
+        let (file, target) = (base.join(name), Path::new("/etc").join(name));
+        fs::write(&file, text)?;
+        // Where the host has none there is nothing to mount on, and nobody to read it.
+        if target.is_file() {
+            kernel::mount(&file.display().to_string(), &target, "", libc::MS_BIND, "")?;
+        }
+    }
+    Ok(())
 }
 
 /// Directories and cgroups of a test program that was killed: what was in them is gone with it.

@@ -2,7 +2,7 @@
 //! whatever is found there afterwards was left behind by this test.
 
 use super::command::Call;
-use super::machine::{CGROUPS, machine};
+use super::machine::{ANN, CGROUPS, machine};
 use super::{Bundle, Container, Context, Outcome, Result, Value, ensure, kernel};
 use std::ffi::OsStr;
 use std::fs;
@@ -21,6 +21,8 @@ pub struct Place {
     /// Every container id of this place begins with it.
     token: String,
     counter: AtomicU32,
+    /// Who calls from now on; 0 is root.
+    user: AtomicU32,
 }
 
 static PLACES: AtomicU32 = AtomicU32::new(1);
@@ -40,7 +42,35 @@ impl Place {
             cgroup,
             token,
             counter: AtomicU32::new(1),
+            user: AtomicU32::new(0),
         })
+    }
+
+    /// From here on all calls are those of an ordinary user, [`ANN`], who owns this place. With
+    /// `delegated`, its cgroup too (cgroup-v2.rst, "Delegation"); the limits stay root's.
+    pub fn be_ann(&self, delegated: bool) -> Result<()> {
+        use std::os::unix::fs::chown;
+        let own = |path: &Path| chown(path, Some(ANN), Some(ANN));
+        own(&self.dir)?;
+        if delegated {
+            let cgroup = PathBuf::from(format!("{CGROUPS}{}", self.cgroup));
+            own(&cgroup)?;
+            for file in ["procs", "threads", "subtree_control"] {
+                own(&cgroup.join(format!("cgroup.{file}")))?;
+            }
+        }
+        // The built program may lie in a directory that only its builder may enter. By cp: a descriptor
+        // of ours that can write would be in the children of other threads (ETXTBSY).
+        let copied = std::process::Command::new("cp")
+            .args([&machine().runtime, &self.dir.join("runtime")])
+            .status()?;
+        ensure!(copied.success(), "cp of the runtime: {copied}");
+        self.user.store(ANN, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub fn user(&self) -> u32 {
+        self.user.load(Ordering::Relaxed)
     }
 
     pub fn next_number(&self) -> u32 {
@@ -66,7 +96,10 @@ impl Place {
 
     /// `RUNTIME --root R ARGS...`, not yet run.
     pub fn runtime<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Call {
-        self.other_runtime(&machine().runtime, args)
+        match self.user() {
+            0 => self.other_runtime(&machine().runtime, args),
+            _ => self.other_runtime(&self.dir.join("runtime"), args),
+        }
     }
 
     pub fn other_runtime<S: AsRef<OsStr>>(
@@ -279,7 +312,7 @@ fn cgroups_named(token: &str) -> Vec<PathBuf> {
             .collect()
     };
     let top = dirs(Path::new(CGROUPS));
-    let below = ["crun", "sc-runtime"]
+    let below = ["crun", "sc-runtime", "system.slice"]
         .iter()
         .flat_map(|name| dirs(&Path::new(CGROUPS).join(name)));
     let named = |path: &PathBuf| {

@@ -22,7 +22,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs, statfs};
 use nix::sys::uio::pread;
-use nix::unistd::{Uid, UnlinkatFlags, fchown, fchownat, read, unlinkat, write};
+use nix::unistd::{
+    AccessFlags, Uid, UnlinkatFlags, faccessat, fchown, fchownat, read, unlinkat, write,
+};
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -155,6 +157,26 @@ impl Cgroup {
             return Ok(dir);
         }
         bail!("someone removes the directories above as fast as they are made")
+    }
+
+    /// May the caller put a child into it? That takes the right to write to cgroup.procs of the
+    /// nearest cgroup that holds both it and the caller's own (cgroup-v2.rst, "Delegation
+    /// Containment").
+    pub fn may_be_entered_from(&self, mount: &Path) -> bool {
+        let Ok(own) = own() else {
+            return false;
+        };
+        let own = mount.join(own.strip_prefix("/").unwrap_or(&own));
+        let both = self.path.ancestors().find(|dir| own.starts_with(dir));
+        both.is_some_and(|dir| {
+            faccessat(
+                AT_FDCWD,
+                &dir.join("cgroup.procs"),
+                AccessFlags::W_OK,
+                AtFlags::AT_EACCESS,
+            )
+            .is_ok()
+        })
     }
 
     /// How many processes in it the kernel has killed for want of memory (memory.events, oom_kill);
@@ -385,7 +407,7 @@ fn hand_down(dir: BorrowedFd<'_>) {
     };
     let wanted = missing(&available, &enabled);
     let all: Vec<String> = wanted.iter().map(|c| format!("+{c}")).collect();
-    if all.is_empty() || write_file(dir, file, &all.join(" ")).is_ok() {
+    if all.is_empty() || holds_processes(dir) || write_file(dir, file, &all.join(" ")).is_ok() {
         return;
     }
     // All or nothing, says the kernel: one that cannot be enabled must not keep back the others.
@@ -393,6 +415,15 @@ fn hand_down(dir: BorrowedFd<'_>) {
     for one in all {
         let _ = write_file(dir, file, &one);
     }
+}
+
+/// One that is not the root, which alone may hold processes and hand down (cgroups(7), no internal
+/// processes). The kernel makes an exception for cpu, cpuset, pids and perf_event: but with them
+/// handed down, a cgroup with processes becomes the root of threaded ones, and no cgroup below it
+/// can hold a container any more.
+fn holds_processes(dir: BorrowedFd<'_>) -> bool {
+    read_file(dir, "cgroup.type").is_ok()
+        && read_file(dir, "cgroup.procs").is_ok_and(|procs| !procs.is_empty())
 }
 
 /// The words of `all` that `have` lacks.
@@ -642,6 +673,17 @@ fn hierarchy(cgroups: &str, controller: &str) -> Option<u32> {
 
 /// `dir` has `controller` and does not hand it down: the kernel is asked again, for its errno.
 fn why_not_enabled(dir: &Path, controller: &str) -> String {
+    let busy = || {
+        format!(
+            "{} holds processes itself, and then hands nothing down (cgroups(7), no internal \
+             processes): give a linux.cgroupsPath elsewhere",
+            dir.display()
+        )
+    };
+    let opened = openat(AT_FDCWD, dir, OFlag::O_PATH | DIRECTORY, Mode::empty());
+    if opened.is_ok_and(|dir| holds_processes(dir.as_fd())) {
+        return busy();
+    }
     let file = dir.join("cgroup.subtree_control");
     let open = fs::OpenOptions::new().write(true).open(&file);
     let tried = open
@@ -652,11 +694,7 @@ fn why_not_enabled(dir: &Path, controller: &str) -> String {
     };
     let file = file.display();
     match errno {
-        Errno::EBUSY => format!(
-            "{} holds processes itself, and then hands nothing down (cgroups(7), no internal \
-             processes): give a linux.cgroupsPath elsewhere",
-            dir.display()
-        ),
+        Errno::EBUSY => busy(),
         Errno::EACCES | Errno::EPERM => {
             format!("this user may not enable it in {file}: it is not delegated")
         }
@@ -714,7 +752,11 @@ impl Cgroup {
             }
         }
         if hold {
-            self.set_frozen(false)?;
+            match write_file(self.dir(), "cgroup.freeze", "0") {
+                // Emptied, it may be gone by now: systemd removes what is empty.
+                Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
+                Err(errno) => bail!("thawing cgroup {}: {}", self.path.display(), errno.desc()),
+            }
         }
         match first_error {
             Some(error) => Err(error).with_context(|| format!("cgroup {}", self.path.display())),

@@ -7,6 +7,7 @@
 
 use crate::runtime::commands;
 use crate::runtime::duration;
+use crate::runtime::host;
 use crate::runtime::log::{self, Format, Log};
 use crate::runtime::parent::seal;
 use crate::runtime::state::OCI_VERSION;
@@ -42,6 +43,8 @@ pub struct CreateArgs {
     pub preserve_fds: u32,
     /// systemd makes the cgroup (a global option).
     pub systemd_cgroup: bool,
+    /// `--rootless` (a global option): whether to expect that cgroups are refused. `None`: found out.
+    pub rootless: Option<bool>,
 }
 
 /// `run`.
@@ -114,6 +117,7 @@ pub enum Verb {
     },
     Spec {
         bundle: PathBuf,
+        rootless: bool,
     },
     Plan {
         bundle: PathBuf,
@@ -128,6 +132,15 @@ impl Verb {
             Verb::Create(args) => args.systemd_cgroup = true,
             Verb::Run(args) => args.create.systemd_cgroup = true,
             Verb::Plan { systemd_cgroup, .. } => *systemd_cgroup = true,
+            _ => {}
+        }
+    }
+
+    /// `--rootless`; as above.
+    fn set_rootless(&mut self, rootless: Option<bool>) {
+        match self {
+            Verb::Create(args) => args.rootless = rootless,
+            Verb::Run(args) => args.create.rootless = rootless,
             _ => {}
         }
     }
@@ -524,7 +537,14 @@ const FORMS: &[Form] = &[
     Form {
         verb: "spec",
         about: "Write a config.json that runs as it is",
-        flags: &[BUNDLE],
+        flags: &[
+            BUNDLE,
+            &[flag(
+                "rootless",
+                None,
+                "Write one that an ordinary user can run",
+            )],
+        ],
         operands: &[],
         operands_last: false,
         hidden: false,
@@ -772,7 +792,8 @@ fn parse(args: &[OsString]) -> Result<Typed, Refused> {
         return Ok(Typed::Print(command().render_help().to_string()));
     };
     let mut verb = Options(options).verb(verb)?;
-    typed.check_global(&verb)?;
+    typed.check_log_format()?;
+    verb.set_rootless(typed.rootless()?);
     if typed.has("systemd-cgroup") {
         verb.let_systemd_make_the_cgroup();
     }
@@ -896,6 +917,7 @@ impl Options<'_> {
             },
             "spec" => Verb::Spec {
                 bundle: self.bundle(),
+                rootless: self.has("rootless"),
             },
             "plan" => Verb::Plan {
                 bundle: self.bundle(),
@@ -916,6 +938,7 @@ impl Options<'_> {
             no_new_keyring: self.has("no-new-keyring"),
             preserve_fds: self.0.get_one("preserve-fds").copied().unwrap_or(0),
             systemd_cgroup: false,
+            rootless: None,
         })
     }
 
@@ -955,26 +978,26 @@ impl Options<'_> {
         }
     }
 
-    /// Global options that only need to be right, or are not built yet. What makes a container must
-    /// not go on as if they had not been typed; other verbs go by the record.
-    fn check_global(&self, verb: &Verb) -> Result<()> {
+    /// It only needs to be right: `main` has looked at it already.
+    fn check_log_format(&self) -> Result<()> {
         match self.value("log-format").map(OsStr::as_bytes) {
             None | Some(b"" | b"text" | b"json") => {}
             Some(other) => bail!("invalid log-format: {}", String::from_utf8_lossy(other)),
         }
-        let makes = matches!(verb, Verb::Create(_) | Verb::Run(_));
+        Ok(())
+    }
+
+    /// Whether cgroups may be refused; `None`: to be found out.
+    fn rootless(&self) -> Result<Option<bool>> {
         match self.value("rootless").map(OsStr::as_bytes) {
-            None | Some(b"auto" | b"false") => {}
-            Some(b"true") if makes => {
-                bail!("--rootless=true: containers without root are not supported yet")
-            }
-            Some(b"true") => {}
+            None | Some(b"" | b"auto") => Ok(None),
+            Some(b"true") => Ok(Some(true)),
+            Some(b"false") => Ok(Some(false)),
             Some(other) => bail!(
                 "invalid value {:?} for --rootless: use true, false or auto",
                 String::from_utf8_lossy(other)
             ),
         }
-        Ok(())
     }
 
     /// Absolute, so that it still names the same directory after a change of directory.
@@ -982,14 +1005,20 @@ impl Options<'_> {
         let root = self.path("root").unwrap_or_else(|| {
             let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
             match own {
-                Some(dir) if !nix::unistd::geteuid().is_root() => {
-                    PathBuf::from(dir).join("sc-runtime")
-                }
+                Some(dir) if has_runtime_dir() => PathBuf::from(dir).join("sc-runtime"),
                 _ => "/run/sc-runtime".into(),
             }
         });
         std::path::absolute(&root).with_context(|| format!("--root {}", root.display()))
     }
+}
+
+/// Is `$XDG_RUNTIME_DIR` the caller's own? An ordinary user's is, and as in runc that of whoever is
+/// root only of a user namespace (podman's own, say), unless it goes by the name.
+fn has_runtime_dir() -> bool {
+    !nix::unistd::geteuid().is_root()
+        || !host::in_initial_user_namespace().unwrap_or(true)
+            && std::env::var_os("USER").is_none_or(|name| name != "root")
 }
 
 #[cfg(test)]
@@ -1139,6 +1168,19 @@ mod tests {
                 ..CreateArgs::default()
             })
         );
+        for (typed, rootless) in [
+            ("--rootless true", Some(true)),
+            ("--rootless=false", Some(false)),
+            ("--rootless auto", None),
+        ] {
+            let expected = CreateArgs {
+                bundle: ".".into(),
+                id: id.clone(),
+                rootless,
+                ..CreateArgs::default()
+            };
+            assert_eq!(verb(&format!("{typed} create x")), Verb::Create(expected));
+        }
         assert_eq!(
             verb("--systemd-cgroup delete x"),
             Verb::Delete {
@@ -1166,7 +1208,13 @@ mod tests {
                 quiet: true
             }
         );
-        assert_eq!(verb("spec -b d"), Verb::Spec { bundle: "d".into() });
+        assert_eq!(
+            verb("spec -b d --rootless"),
+            Verb::Spec {
+                bundle: "d".into(),
+                rootless: true
+            }
+        );
         assert_eq!(verb("start x"), Verb::Start { id });
     }
 
@@ -1302,11 +1350,6 @@ mod tests {
                 "--rootless maybe list",
                 1,
                 "invalid value \"maybe\" for --rootless: use true, false or auto",
-            ),
-            (
-                "--rootless=true create a",
-                1,
-                "--rootless=true: containers without root are not supported yet",
             ),
         ] {
             assert_eq!(refused(line), (status, why.to_owned()), "{line}");

@@ -11,7 +11,7 @@ mod strict;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use oci_spec::runtime::{Process, Spec};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -21,6 +21,9 @@ use std::path::Path;
 /// A config.json beyond this is a mistake or an attack: the largest that engines write (a few
 /// hundred mounts and a seccomp profile) are a hundredth of it.
 const LARGEST: u64 = 16 << 20;
+
+/// A tree of a text can take ninety times as much memory as the text: beyond this, none is made.
+const LARGEST_TO_MEND: usize = 2 << 20;
 
 /// A config.json that was read.
 pub struct Loaded {
@@ -76,7 +79,27 @@ fn read(mut file: File) -> Result<Vec<u8>> {
 pub fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
     let (mut spec, warnings) = understand(text, "", mend::spec)?;
     empty_is_absent(&mut spec);
+    if is_before_1_3(spec.version()) {
+        zero_pids_are_no_limit(&mut spec);
+    }
     Ok((spec, warnings))
+}
+
+fn is_before_1_3(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) < (Some(1), Some(3))
+}
+
+/// Of `pids.limit` the specification said "default is no limit" until 1.3 made 0 a number like any
+/// other; podman before 5.4 writes 0 for `--pids-limit=-1`.
+fn zero_pids_are_no_limit(spec: &mut Spec) {
+    let linux = spec.linux_mut().as_mut();
+    let resources = linux.and_then(|linux| linux.resources_mut().as_mut());
+    if let Some(pids) = resources.and_then(|resources| resources.pids_mut().as_mut())
+        && pids.limit() == 0
+    {
+        pids.set_limit(-1);
+    }
 }
 
 /// In Go, where config.json comes from, an absent string and "" are one: a namespace whose path is
@@ -120,6 +143,10 @@ fn understand<T: DeserializeOwned>(
         Err(refused) => refused,
     };
     // Not JSON at all, or too deep: said before what a half-read document lacks.
+    if text.len() > LARGEST_TO_MEND {
+        serde_json::from_slice::<IgnoredAny>(text).map_err(|e| anyhow!("is not JSON: {e}"))?;
+        return Err(complaint(root, &first));
+    }
     let mut tree: Value = serde_json::from_slice(text).map_err(|e| anyhow!("is not JSON: {e}"))?;
     let mut warnings = Vec::new();
     if first.error.to_string().starts_with("duplicate field") {
@@ -324,6 +351,18 @@ mod tests {
     }
 
     #[test]
+    fn a_very_large_text_is_read_as_it_is_or_not_at_all() {
+        // Mended: a capability that nobody knows.
+        let small = with("/process/capabilities/bounding", json!(["CAP_X"]));
+        let mut large = small.clone();
+        assert!(parse(&small).is_ok());
+        large.resize(LARGEST_TO_MEND + 1, b' ');
+        assert!(refusal(&large).starts_with("process.capabilities.bounding[0]: "));
+        large[LARGEST_TO_MEND] = b'}';
+        assert!(refusal(&large).starts_with("is not JSON: "));
+    }
+
+    #[test]
     fn what_is_not_json_is_refused_by_line_and_column() {
         for (text, said) in [
             (
@@ -523,5 +562,24 @@ mod tests {
                 "{at}: has 16777217 bytes; more than 16777216 are refused"
             ))
         );
+    }
+
+    #[test]
+    fn no_tasks_at_all_are_a_limit_since_1_3() {
+        let limit = |version: &str| {
+            let text = json!({
+                "ociVersion": version,
+                "root": { "path": "/" },
+                "linux": { "resources": { "pids": { "limit": 0 } } },
+            });
+            let (spec, _) = parse(text.to_string().as_bytes()).unwrap();
+            let linux = spec.linux().as_ref().unwrap();
+            let resources = linux.resources().as_ref().unwrap();
+            resources.pids().as_ref().unwrap().limit()
+        };
+        assert_eq!(limit("1.0.2-dev"), -1);
+        assert_eq!(limit("1.2.1"), -1);
+        assert_eq!(limit("1.3.0"), 0);
+        assert_eq!(limit("2.0"), 0);
     }
 }

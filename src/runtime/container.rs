@@ -16,6 +16,7 @@
 
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::clock;
+use crate::runtime::log;
 use crate::runtime::pid;
 pub use crate::runtime::pid::start_time;
 use crate::runtime::plan::unit::{UnitName, UnitPlan};
@@ -152,7 +153,7 @@ impl Record {
         State::new(self, pid, status).line()
     }
 
-    fn parse(text: &[u8]) -> Result<Record> {
+    pub fn parse(text: &[u8]) -> Result<Record> {
         let record: Record = serde_json::from_slice(text)?;
         if record.schema != Self::SCHEMA {
             bail!(
@@ -424,7 +425,7 @@ impl Claim {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => Self::adopt(root, id),
             Err(e) => Err(e).with_context(|| {
                 format!(
-                    "make {}: choose a writable directory with --root",
+                    "make {}: choose a writable directory with --root, or set XDG_RUNTIME_DIR",
                     path.display()
                 )
             }),
@@ -693,10 +694,17 @@ impl Container {
     /// opened: were the container deleted, its path might be another one's by now.
     pub fn signal_all(&self, signal: i32) -> Result<()> {
         let Some(cgroup) = self.cgroup()? else {
+            if !self.record.pid_namespace {
+                log::warn(format!(
+                    "container {} has no cgroup: of its processes only the first is signalled",
+                    self.id()
+                ));
+            }
             return self.signal_init(signal).map(drop);
         };
         match self.place.still_there()? {
             Hold::Gone => Err(missing()),
+            _ if signal == libc::SIGKILL => cgroup.kill(),
             _ => cgroup.signal_all(signal),
         }
     }

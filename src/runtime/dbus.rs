@@ -351,7 +351,7 @@ fn take_line(bytes: &mut Vec<u8>) -> Option<String> {
 }
 
 /// Takes a message off `bytes`; `None` while it is not whole.
-fn take(bytes: &mut Vec<u8>) -> Result<Option<Message>> {
+pub fn take(bytes: &mut Vec<u8>) -> Result<Option<Message>> {
     // The fixed part: order, type, flags, version, length of the body, serial, length of the
     // array of fields.
     if bytes.len() < 16 {

@@ -24,17 +24,20 @@ impl CreateArgs {
             preserve_fds: self.preserve_fds.saturating_add(listen_fds.unwrap_or(0)),
             systemd_cgroup: self.systemd_cgroup,
             listen_fds,
-            host: facts()?,
+            host: facts(self.rootless)?,
         })
     }
 }
 
-fn facts() -> Result<Host> {
+fn facts(rootless: Option<bool>) -> Result<Host> {
     let (euid, egid) = (geteuid(), getegid());
+    let initial = in_initial_user_namespace()?;
     Ok(Host {
         euid: euid.as_raw(),
         egid: egid.as_raw(),
-        rootless: !euid.is_root() || !initial_user_namespace()?,
+        rootless: rootless.unwrap_or(!euid.is_root() || !initial),
+        // Once denied, also in every user namespace below (user_namespaces(7)).
+        setgroups_denied: !initial && read("/proc/self/setgroups")?.trim() == "deny",
         last_cap: last_cap()?,
         cgroup_mount: cgroup::find_mount()?,
         own_cgroup: cgroup::own()?,
@@ -48,7 +51,7 @@ fn listen_fds(pid: Option<String>, fds: Option<String>, me: u32) -> Option<u32> 
 }
 
 /// All ids map to themselves (user_namespaces(7)): root here is root of the machine.
-fn initial_user_namespace() -> Result<bool> {
+pub fn in_initial_user_namespace() -> Result<bool> {
     let map = read("/proc/self/uid_map")?;
     Ok(map.split_whitespace().eq(["0", "0", "4294967295"]))
 }

@@ -9,11 +9,11 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// What proc_pid_stat(5) says of a process.
 #[derive(Debug, PartialEq, Eq)]
-struct Stat {
+pub struct Stat {
     /// Field 3: `Z` is a zombie, `X` is dead.
-    state: u8,
+    pub state: u8,
     /// Field 22: clock ticks after boot.
-    start_time: u64,
+    pub start_time: u64,
 }
 
 /// When process `pid` was started, in clock ticks after boot (field 22 of /proc/PID/stat).
@@ -65,7 +65,8 @@ fn stat(pid: i32) -> Result<Option<Stat>> {
     }
 }
 
-fn parse(text: &[u8]) -> Option<Stat> {
+/// The text of a /proc/PID/stat; `None` where it is not as proc_pid_stat(5) has it.
+pub fn parse(text: &[u8]) -> Option<Stat> {
     // The name, field 2, is the program's to choose: it may hold spaces and parentheses.
     let after_name = text.iter().rposition(|b| *b == b')')? + 1;
     let mut fields = text[after_name..].split(|b| *b == b' ').skip(1);

@@ -257,6 +257,14 @@ impl Systemd {
     /// failed. One that does not exist is well.
     pub fn stop(&mut self, unit: &str) -> Result<()> {
         let what = || format!("unable to stop unit {unit:?}");
+        // StopUnit alone sends SIGTERM, which the first process of a pid namespace never gets, and
+        // waits a minute and a half.
+        let kill = [unit.into(), "all".into(), Value::I32(libc::SIGKILL)];
+        if let Err(refusal) = self.ask("KillUnit", &kill).with_context(what)?
+            && refusal.name.ends_with(".NoSuchUnit")
+        {
+            return Ok(());
+        }
         let done = self.job("StopUnit", &[unit.into(), "replace".into()]);
         match done.with_context(what)? {
             Ok(()) => self.reset_failed(unit),
@@ -396,10 +404,10 @@ fn not_started(plan: &UnitPlan, error: anyhow::Error) -> anyhow::Error {
         return taken(plan, &refusal.to_string());
     }
     let text = format!("{error:#}");
-    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
     let all = plan.properties.iter().filter(|p| !p.field.is_empty());
     // It names the property, or it does not: then one whose type only this config chose.
-    let named = all.clone().find(|p| words.any(|word| word == p.name));
+    let named = all.clone().find(|p| words.contains(&p.name.as_str()));
     let typed = all.filter(|p| p.field.starts_with("annotations"));
     let fields: Vec<&str> = match named {
         Some(property) => vec![&property.field],
@@ -767,6 +775,7 @@ mod tests {
                 euid: geteuid().as_raw(),
                 egid: 0,
                 rootless: manager() == Manager::User,
+                setgroups_denied: false,
                 last_cap: 40,
                 cgroup_mount: "/sys/fs/cgroup".into(),
                 own_cgroup: "/".into(),

@@ -270,6 +270,15 @@ fn rlimits(process: &Process, found: &mut Findings) {
     }
 }
 
+/// Empty maps are another check's business.
+fn is_mapped(id: u32, maps: &[LinuxIdMapping]) -> bool {
+    let holds = |m: &LinuxIdMapping| {
+        id.checked_sub(m.container_id())
+            .is_some_and(|n| n < m.size())
+    };
+    maps.is_empty() || maps.iter().any(holds)
+}
+
 /// In a new user namespace only mapped ids exist.
 fn process_ids(d: &Document, found: &mut Findings) {
     let (Some(process), Some(linux)) = (d.process, d.linux) else {
@@ -280,13 +289,7 @@ fn process_ids(d: &Document, found: &mut Findings) {
     }
     let user = process.user();
     let mut mapped = |field: String, id: u32, name: &str, maps: &[LinuxIdMapping]| {
-        // Empty maps are another check's business.
-        if !maps.is_empty()
-            && !maps.iter().any(|m| {
-                id.checked_sub(m.container_id())
-                    .is_some_and(|n| n < m.size())
-            })
-        {
+        if !is_mapped(id, maps) {
             found.refuse(field, format_args!("{id} is not mapped by linux.{name}"));
         }
     };
@@ -729,6 +732,36 @@ fn rootless(d: &Document, found: &mut Findings) {
             "rootless container requires user namespaces; add one of type user",
         );
     }
+    let Some(linux) = d.linux.filter(|_| d.ask.host.euid != 0) else {
+        return;
+    };
+    // Of a joined one nothing is known.
+    if d.namespace(Kind::User)
+        .is_none_or(|user| joined(user).is_some())
+    {
+        return;
+    }
+    for (i, mount) in d.mounts().iter().enumerate() {
+        for (j, option) in list(mount.options().as_ref()).iter().enumerate() {
+            let field = format_args!("mounts[{i}].options[{j}]");
+            for (key, name, maps) in [
+                ("uid=", "uid", linux.uid_mappings()),
+                ("gid=", "gid", linux.gid_mappings()),
+            ] {
+                let id = option.strip_prefix(key).and_then(|id| id.parse().ok());
+                if id.is_some_and(|id| !is_mapped(id, list(maps.as_ref()))) {
+                    found.refuse(
+                        field,
+                        format_args!(
+                            "cannot specify {option} mount option for rootless container: \
+                             {id} is not mapped by linux.{name}Mappings; remove it, or map a range",
+                            id = &option[4..]
+                        ),
+                    );
+                }
+            }
+        }
+    }
 }
 
 fn id_mappings(d: &Document, found: &mut Findings) {
@@ -881,7 +914,7 @@ fn net_devices(d: &Document, found: &mut Findings) {
             "unable to move network devices without a private NET namespace",
         );
     }
-    if d.ask.host.rootless {
+    if d.ask.host.euid != 0 {
         found.refuse(
             field,
             "unable to move network devices in a rootless container",
@@ -1141,6 +1174,7 @@ mod tests {
                 euid: 0,
                 egid: 0,
                 rootless: false,
+                setgroups_denied: false,
                 last_cap: 40,
                 cgroup_mount: "/sys/fs/cgroup".into(),
                 own_cgroup: "/".into(),

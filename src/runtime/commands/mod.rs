@@ -45,7 +45,7 @@ pub fn perform(global: &Global, verb: &Verb) -> Result<i32> {
             interval,
             stats,
         } => events::events(global, id, *interval, *stats)?,
-        Verb::Spec { bundle } => spec::spec(bundle)?,
+        Verb::Spec { bundle, rootless } => spec::spec(bundle, *rootless)?,
         Verb::Plan {
             bundle,
             systemd_cgroup,
@@ -78,7 +78,7 @@ fn take(global: &Global, id: &str, act: Act) -> Result<Container> {
 fn cgroup_of<'a>(container: &'a Container, verb: &str) -> Result<&'a Cgroup> {
     container.cgroup()?.with_context(|| {
         format!(
-            "cannot {verb} container {}: it has no cgroup",
+            "cannot {verb} container {}: it has no cgroup (none was delegated to the user who created it)",
             container.id()
         )
     })

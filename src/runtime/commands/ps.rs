@@ -3,6 +3,7 @@
 use super::say;
 use crate::runtime::cli::{Global, ListFormat};
 use crate::runtime::container::Container;
+use crate::runtime::status::Status;
 use anyhow::{Context, Result, bail};
 use std::ffi::OsString;
 use std::process::Command;
@@ -12,7 +13,11 @@ pub fn ps(global: &Global, id: &str, format: ListFormat, options: &[OsString]) -
     let container = Container::load(&global.root, id)?;
     let pids = match container.cgroup()? {
         Some(cgroup) => cgroup.pids(true)?,
-        None => Vec::new(),
+        None if container.status()? == Status::Stopped => Vec::new(),
+        None => bail!(
+            "unable to get all container pids: container {id} has no cgroup (none was delegated to \
+             the user who created it)"
+        ),
     };
     match format {
         ListFormat::Json => say(&json(&pids)?),

@@ -2,13 +2,18 @@
 
 use crate::runtime::plan::default_spec;
 use anyhow::{Context, Result, bail};
+use nix::unistd::{getegid, geteuid};
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Into `bundle`; a file that is there is somebody's work, and stays.
-pub fn spec(bundle: &Path) -> Result<()> {
+pub fn spec(bundle: &Path, rootless: bool) -> Result<()> {
+    let text = match rootless {
+        true => default_spec::rootless_text(geteuid().as_raw(), getegid().as_raw()),
+        false => default_spec::text(),
+    };
     let path = bundle.join("config.json");
     let mut file = match OpenOptions::new()
         .write(true)
@@ -21,7 +26,7 @@ pub fn spec(bundle: &Path) -> Result<()> {
         }
         other => other.with_context(|| format!("make {}", path.display()))?,
     };
-    file.write_all(default_spec::text().as_bytes())
+    file.write_all(text.as_bytes())
         .with_context(|| format!("write {}", path.display()))
 }
 
@@ -33,10 +38,10 @@ mod tests {
     fn a_config_that_is_there_stays() {
         let dir = std::env::temp_dir().join(format!("sc-spec-{}", std::process::id()));
         std::fs::create_dir(&dir).unwrap();
-        spec(&dir).unwrap();
+        spec(&dir, false).unwrap();
         let written = std::fs::read_to_string(dir.join("config.json")).unwrap();
         assert_eq!(written, default_spec::text());
-        let refused = spec(&dir).unwrap_err().to_string();
+        let refused = spec(&dir, true).unwrap_err().to_string();
         std::fs::remove_dir_all(&dir).unwrap();
         assert_eq!(refused, "File config.json exists. Remove it first");
     }

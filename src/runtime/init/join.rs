@@ -1,7 +1,7 @@
 //! Enters namespaces: those given by path, and a new user namespace's root.
 
 use crate::runtime::cgroup;
-use crate::runtime::plan::{InitPlan, Join};
+use crate::runtime::plan::{InitPlan, Join, TimeOffset};
 use crate::sys::Call;
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
@@ -39,6 +39,33 @@ fn in_words(join: &Join) -> String {
         join.name, join.path
     )
 }
+
+/// A time namespace for the children of this process. Offsets can be written only while no process
+/// is in it (time_namespaces(7)).
+pub fn make_time_namespace(offsets: &[TimeOffset]) -> Result<()> {
+    nix::sched::unshare(TIME)
+        .call("unshare", || "CLONE_NEWTIME".to_owned())
+        .context("linux.namespaces: new time namespace")?;
+    let lines: String = offsets
+        .iter()
+        .map(|o| format!("{} {} {}\n", o.clock, o.secs, o.nanos))
+        .collect();
+    std::fs::write("/proc/self/timens_offsets", &lines)
+        .with_context(|| format!("linux.timeOffsets: write {:?}", lines.trim_end()))
+}
+
+/// The same for this process itself.
+pub fn enter_new_time_namespace(offsets: &[TimeOffset]) -> Result<()> {
+    make_time_namespace(offsets)?;
+    let path = "/proc/self/ns/time_for_children";
+    let made = nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .call("open", || format!("{path:?}"))?;
+    nix::sched::setns(&made, TIME)
+        .call("setns", || format!("{path:?}, CLONE_NEWTIME"))
+        .context("linux.namespaces: enter the new time namespace")
+}
+
+const TIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
 
 /// New namespaces (`kinds`: CLONE_NEW*), of the present user namespace.
 pub fn unshare(kinds: u64) -> Result<()> {

@@ -10,7 +10,7 @@ mod devices;
 mod exec;
 mod identity;
 mod inside;
-mod join;
+pub mod join;
 mod labels;
 mod mounts;
 mod proc;
@@ -23,6 +23,7 @@ use crate::runtime::plan::seccomp::SeccompPlan;
 use crate::runtime::plan::{CloneRoute, InitPlan, Plan, ProcessPlan};
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, bail};
+use mounts::OwnCgroup;
 use nix::sys::stat::Mode;
 use std::ffi::CString;
 use std::fs::File;
@@ -101,8 +102,9 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
     // A terminal's signals are for the container's own session.
     nix::unistd::setsid().call("setsid", String::new)?;
     if joins_user_namespace(plan) && plan.process.groups.is_some() {
-        // The caller's groups: in there setgroups(2) may be denied, and they would stay.
-        nix::unistd::setgroups(&[]).call("setgroups", || "none".to_owned())?;
+        // The caller's groups: in there setgroups(2) may be denied, and they would stay. Where it is
+        // denied here already, they are not silently kept: identity::assume sees to that.
+        let _ = nix::unistd::setgroups(&[]);
     }
     join::enter(&plan.join)?;
     if ask.plan.parent.clone.route == CloneRoute::Joiner && !make_init(ask)? {
@@ -119,6 +121,9 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
         join::become_its_root(plan)?;
         // A change of user clears it (prctl(2)).
         sys::process::set_parent_death_signal(libc::SIGKILL)?;
+    }
+    if !plan.time_offsets.is_empty() {
+        join::enter_new_time_namespace(&plan.time_offsets)?;
     }
     if plan.unshare != 0 {
         join::unshare(plan.unshare)?;
@@ -191,7 +196,11 @@ fn build_rootfs(ask: &Ask, proc: Option<&proc::Proc>) -> Result<()> {
         true => Some(join::own_cgroup(ask.cgroup_mount)?),
         false => None,
     };
-    let cgroup = placed.as_deref().or(ask.cgroup);
+    let cgroup = match placed.as_deref().or(ask.cgroup) {
+        Some(dir) => OwnCgroup::At(dir),
+        None if shows_cgroup => OwnCgroup::Namespace,
+        None => OwnCgroup::None,
+    };
     let root = rootfs::Root::build(tree, sources, cgroup, plan.in_user_namespace)?;
     nix::sys::stat::umask(umask);
     let parent = &ask.plan.parent;

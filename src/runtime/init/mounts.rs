@@ -2,6 +2,7 @@
 
 use super::copy_up;
 use super::inside::{self, Missing};
+use super::rootfs::empty_tmpfs;
 use crate::runtime::plan::{Mount, MountKind};
 use crate::sys::{self, Call, mount::FsContext};
 use anyhow::{Context, Result, anyhow, bail};
@@ -14,15 +15,25 @@ use std::path::Path;
 
 const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 
-/// Mounts what `mount` says below `root`. `source` is what a bind binds, detached; `cgroup` is the
-/// container's cgroup directory on the host.
+/// The container's cgroup, as init knows of it.
+#[derive(Debug, Clone, Copy)]
+pub enum OwnCgroup<'p> {
+    /// Its directory on the host.
+    At(&'p Path),
+    /// The root of init's cgroup namespace; its directory is not known here.
+    Namespace,
+    /// It goes without: init is in the caller's.
+    None,
+}
+
+/// Mounts what `mount` says below `root`. `source` is what a bind binds, detached.
 /// Gives back what must become read-only only once all of the tree is made, and what
 /// [`is_system`].
 pub fn perform(
     mount: &Mount,
     root: BorrowedFd,
     source: Option<OwnedFd>,
-    cgroup: Option<&Path>,
+    cgroup: OwnCgroup,
 ) -> Result<Option<OwnedFd>> {
     let late = mount.attr.set & READONLY != 0 && is_filled_later(mount);
     let set = match late {
@@ -220,15 +231,20 @@ fn mount_long(
 }
 
 /// cgroup2 as this process's cgroup namespace shows it; where the kernel does not allow a new
-/// instance (a user namespace without a cgroup namespace of its own) the container's own cgroup.
-fn cgroup_tree(attr: u64, cgroup: Option<&Path>) -> Result<OwnedFd> {
+/// instance (a user namespace without a cgroup namespace of its own) the container's own cgroup. Where
+/// it has none, an empty directory: the caller's is not for the container to see, and its files may
+/// be the user's to write (CVE-2023-25809).
+fn cgroup_tree(attr: u64, cgroup: OwnCgroup) -> Result<OwnedFd> {
+    if let OwnCgroup::None = cgroup {
+        return Ok(empty_tmpfs(None)?);
+    }
     let fresh = FsContext::open("cgroup2").and_then(|fs| {
         fs.set("source", Some("cgroup"))?;
         fs.create()?;
         fs.mount(attr)
     });
     match (fresh, cgroup) {
-        (Err(e), Some(own)) if matches!(e.errno, Errno::EPERM | Errno::EBUSY) => {
+        (Err(e), OwnCgroup::At(own)) if matches!(e.errno, Errno::EPERM | Errno::EBUSY) => {
             let tree = sys::mount::clone_tree(own, true)?;
             set_attr(&tree, attr, 0)?;
             Ok(tree)

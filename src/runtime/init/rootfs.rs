@@ -5,7 +5,7 @@
 
 use super::devices;
 use super::inside::{self, Missing};
-use super::mounts;
+use super::mounts::{self, OwnCgroup};
 use super::sources::Sources;
 use crate::runtime::plan::{MountKind, RootfsPlan};
 use crate::sys::{self, Call};
@@ -35,7 +35,7 @@ impl<'p> Root<'p> {
     pub fn build(
         plan: &'p RootfsPlan,
         mut sources: Sources,
-        cgroup: Option<&Path>,
+        cgroup: OwnCgroup,
         in_user_namespace: bool,
     ) -> Result<Self> {
         let fd = attach_root(plan).with_context(|| format!("root.path {:?}", plan.path))?;
@@ -200,7 +200,8 @@ impl Cover {
 
 const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 
-fn empty_tmpfs(label: Option<&str>) -> sys::Result<OwnedFd> {
+/// Read-only, so that it stays empty.
+pub fn empty_tmpfs(label: Option<&str>) -> sys::Result<OwnedFd> {
     let tmpfs = sys::mount::FsContext::open("tmpfs")?;
     tmpfs.set("source", Some("tmpfs"))?;
     if label.is_some() {

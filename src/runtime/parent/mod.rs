@@ -18,6 +18,7 @@ use crate::runtime::container::{Claim, Phase, Record};
 use crate::runtime::handshake::{self, FromInit, FromParent, ParentEnd};
 use crate::runtime::hooks;
 use crate::runtime::init;
+use crate::runtime::log;
 use crate::runtime::plan::{CloneRoute, Plan, Rlimit};
 use crate::runtime::state::State;
 use crate::runtime::systemd::{self, Systemd};
@@ -27,6 +28,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -180,7 +182,7 @@ impl Effects {
         self.record.phase = Phase::Creating;
         self.claim.save(&self.record)?;
         if plan.parent.unit.is_none() {
-            self.cgroup = Some(Cgroup::create(cgroup_mount, &plan.parent.cgroup)?);
+            self.make_cgroup(plan, cgroup_mount)?;
         }
         let end = self.spawn(plan, begin == Begin::ByFifo)?;
         if plan.parent.clone.route == CloneRoute::Direct {
@@ -199,6 +201,39 @@ impl Effects {
             self.record_made()?;
         }
         Ok((end, master, told))
+    }
+
+    /// Who was given no cgroups goes without where nothing is lost by it, as with runc.
+    fn make_cgroup(&mut self, plan: &Plan, mount: &Path) -> Result<()> {
+        let optional = plan.parent.cgroup.optional;
+        match Cgroup::create(mount, &plan.parent.cgroup) {
+            // What we may make but not enter is none either.
+            Ok(made) if optional && !made.may_be_entered_from(mount) => {
+                made.undo()?;
+                self.go_without_cgroup();
+            }
+            Ok(made) => self.cgroup = Some(made),
+            Err(_) if optional => self.go_without_cgroup(),
+            Err(e) if self.record.rootless => {
+                return Err(e.context(
+                    "rootless needs no limits + no cgrouppath when no permission is granted for \
+                     cgroups: delegate a cgroup to this user, or remove linux.resources and \
+                     linux.cgroupsPath",
+                ));
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    }
+
+    fn go_without_cgroup(&mut self) {
+        self.record.cgroup = None;
+        if !self.record.pid_namespace {
+            log::warn(
+                "a rootless container with neither a cgroup nor a pid namespace of its own: \
+                 processes that outlive its first one cannot be found to be killed",
+            );
+        }
     }
 
     fn record_made(&mut self) -> Result<()> {
@@ -262,6 +297,11 @@ impl Effects {
     /// What init must have from the parent, as soon as there is an init.
     fn welcome(&mut self, plan: &Plan, end: &ParentEnd) -> Result<()> {
         self.place(plan, end)?;
+        // Before init hides from us, which an ordinary user could not write to then.
+        if let Some(score) = plan.parent.oom_score_adj {
+            let (pid, _) = self.init()?;
+            set_oom_score_adj(pid, score)?;
+        }
         self.map_ids(plan, end)?;
         self.furnish(plan)
     }
@@ -304,9 +344,6 @@ impl Effects {
         let (pid, _) = self.init()?;
         if let Some(cgroup) = &self.cgroup {
             cgroup.apply(&plan.parent.cgroup)?;
-        }
-        if let Some(score) = plan.parent.oom_score_adj {
-            set_oom_score_adj(pid, score)?;
         }
         if !plan.parent.net_devices.is_empty() {
             let path = format!("/proc/{pid}/ns/net");
@@ -456,6 +493,11 @@ fn open_sources(plan: &Plan) -> Result<Vec<OwnedFd>> {
 
 fn set_oom_score_adj(pid: Pid, score: i32) -> Result<()> {
     let file = format!("/proc/{pid}/oom_score_adj");
-    std::fs::write(&file, score.to_string())
-        .with_context(|| format!("process.oomScoreAdj: write {score} to {file}"))
+    std::fs::write(&file, score.to_string()).map_err(|e| {
+        let hint = match e.kind() {
+            ErrorKind::PermissionDenied => " (less than the caller's own takes CAP_SYS_RESOURCE)",
+            _ => "",
+        };
+        anyhow!("process.oomScoreAdj: write {score} to {file}: {e}{hint}")
+    })
 }

@@ -1,5 +1,6 @@
-//! Makes the init process: the only clone3 in front of the house.
+//! Makes the init process.
 
+use crate::runtime::init::join::make_time_namespace;
 use crate::runtime::plan::{ClonePlan, CloneRoute, ParentPlan, TimeOffset};
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result};
@@ -38,6 +39,11 @@ pub fn spawn(plan: &ParentPlan, cgroup: Option<BorrowedFd>) -> Result<Cloned> {
                 "{e}: the container's cgroup is threaded, or lies below one that is (cgroup.type), and \
                  only single threads may be there (cgroups(7), thread mode): give another \
                  linux.cgroupsPath"
+            ),
+            (nix::errno::Errno::EACCES, Some(_)) => anyhow::anyhow!(
+                "{e}: this user may not put a process into the container's cgroup: that takes the \
+                 right to write to cgroup.procs of the cgroup which holds both that and its own \
+                 (cgroups(7), delegation)"
             ),
             _ => e.into(),
         })
@@ -78,18 +84,9 @@ fn enter_pid_namespace(plan: &ClonePlan) -> Result<Option<OwnedFd>> {
     Ok(Some(own))
 }
 
-/// Gives the way back. Offsets can be written only while no process is in the namespace
-/// (time_namespaces(7)).
+/// Gives the way back.
 fn enter_new_time_namespace(offsets: &[TimeOffset]) -> Result<OwnedFd> {
     let own = open_namespace(Path::new("/proc/self/ns/time"))?;
-    nix::sched::unshare(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME))
-        .call("unshare", || "CLONE_NEWTIME".to_owned())
-        .context("linux.namespaces: new time namespace")?;
-    let lines: String = offsets
-        .iter()
-        .map(|o| format!("{} {} {}\n", o.clock, o.secs, o.nanos))
-        .collect();
-    std::fs::write("/proc/self/timens_offsets", &lines)
-        .with_context(|| format!("linux.timeOffsets: write {:?}", lines.trim_end()))?;
+    make_time_namespace(offsets)?;
     Ok(own)
 }

@@ -9,6 +9,55 @@ pub fn text() -> String {
     TEXT.to_owned()
 }
 
+/// The same for the ordinary user `uid` of group `gid`, without any set-up by root: a user namespace
+/// of that one id, the host's network, and so the host's /sys, and no resources.
+pub fn rootless_text(uid: u32, gid: u32) -> String {
+    let map = |name: &str, id: u32| {
+        format!(
+            "\t\t\"{name}\": [\n\t\t\t{{\n\t\t\t\t\"containerID\": 0,\n\t\t\t\t\"hostID\": {id},\n\
+             \t\t\t\t\"size\": 1\n\t\t\t}}\n\t\t],\n"
+        )
+    };
+    let maps = map("uidMappings", uid) + &map("gidMappings", gid);
+    // Group 5 does not exist there.
+    let text = TEXT.replace(",\n\t\t\t\t\"gid=5\"", "");
+    let text = text.replace("\"type\": \"network\"", "\"type\": \"user\"");
+    let text = between(&text, "\t\t\"resources\"", "\t\t\"namespaces\"", &maps);
+    between(
+        &text,
+        SYS,
+        "\t\t{\n\t\t\t\"destination\": \"/sys/fs/cgroup\"",
+        HOSTS_SYS,
+    )
+}
+
+/// `text` with what is between `begin`, itself too, and `end` replaced.
+fn between(text: &str, begin: &str, end: &str, by: &str) -> String {
+    let Some((before, rest)) = text.split_once(begin) else {
+        return text.to_owned();
+    };
+    match rest.find(end) {
+        Some(at) => [before, by, &rest[at..]].concat(),
+        None => text.to_owned(),
+    }
+}
+
+const SYS: &str = "\t\t{\n\t\t\t\"destination\": \"/sys\",";
+
+const HOSTS_SYS: &str = r#"		{
+			"destination": "/sys",
+			"type": "none",
+			"source": "/sys",
+			"options": [
+				"rbind",
+				"nosuid",
+				"noexec",
+				"nodev",
+				"ro"
+			]
+		},
+"#;
+
 const TEXT: &str = r#"{
 	"ociVersion": "1.3.0",
 	"process": {
@@ -206,6 +255,7 @@ mod tests {
                 euid: 0,
                 egid: 0,
                 rootless: false,
+                setgroups_denied: false,
                 last_cap: 40,
                 cgroup_mount: "/sys/fs/cgroup".into(),
                 own_cgroup: "/".into(),
@@ -213,6 +263,43 @@ mod tests {
         };
         assert_eq!(validate::check(&spec, &ask).unwrap(), [""; 0]);
         plan::draw(&spec, &ask).unwrap();
+    }
+
+    #[test]
+    fn an_ordinary_users_maps_its_own_ids_and_keeps_the_hosts_network() {
+        let (own, all) = (default_spec::rootless_text(1000, 100), default_spec::text());
+        let (own_lines, all_lines): (Vec<_>, Vec<_>) =
+            (own.lines().collect(), all.lines().collect());
+        let added: Vec<_> = own_lines
+            .iter()
+            .filter(|l| !all_lines.contains(l))
+            .map(|l| l.trim())
+            .collect();
+        assert_eq!(
+            added,
+            [
+                "\"mode=0620\"",
+                "\"type\": \"none\",",
+                "\"source\": \"/sys\",",
+                "\"rbind\",",
+                "\"uidMappings\": [",
+                "\"containerID\": 0,",
+                "\"hostID\": 1000,",
+                "\"size\": 1",
+                "\"gidMappings\": [",
+                "\"containerID\": 0,",
+                "\"hostID\": 100,",
+                "\"size\": 1",
+                "\"type\": \"user\"",
+            ]
+        );
+        for gone in ["resources", "\"network\"", "gid=5", "sysfs"] {
+            assert!(!own.contains(gone), "{gone}");
+        }
+        let (spec, warnings) = config::parse(own.as_bytes()).unwrap();
+        assert_eq!(warnings, [""; 0]);
+        let ask = super::super::draw::tests::rootless();
+        assert_eq!(validate::check(&spec, &ask).unwrap(), [""; 0]);
     }
 
     #[test]

@@ -138,6 +138,7 @@ pub mod tests {
                 euid: 0,
                 egid: 0,
                 rootless: false,
+                setgroups_denied: false,
                 last_cap: 40,
                 cgroup_mount: "/sys/fs/cgroup".into(),
                 own_cgroup: "/".into(),

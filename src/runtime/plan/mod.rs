@@ -67,8 +67,11 @@ pub struct Host {
     /// Effective uid and gid of the caller.
     pub euid: u32,
     pub egid: u32,
-    /// The caller is not root in the initial user namespace, or lacks its powers.
+    /// Cgroups may be refused: the caller is not root of the initial user namespace, or has said so
+    /// (`--rootless`). What else an ordinary user may not do goes by `euid`.
     pub rootless: bool,
+    /// setgroups(2) is denied to all in the caller's user namespace.
+    pub setgroups_denied: bool,
     /// Highest capability number the kernel knows (/proc/sys/kernel/cap_last_cap), 40 on 6.x.
     pub last_cap: u8,
     /// The cgroup v2 mount (`/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on a hybrid host).
@@ -218,12 +221,15 @@ pub struct CgroupFallback {
 /// From clone to exec. `Default` is an init that does nothing but exec.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InitPlan {
-    /// Namespaces entered by path, in this order (never pid: see [`ClonePlan::pid_namespace`]).
+    /// Namespaces entered by path, in this order (pid only for an ordinary user: see
+    /// [`ClonePlan::pid_namespace`]).
     pub join: Vec<Join>,
     /// A new user namespace: wait until the parent has written the id maps, then become its root.
     pub new_user_namespace: bool,
     /// Init lives in a user namespace, new or joined: devices are bound, not made.
     pub in_user_namespace: bool,
+    /// Offsets of a time namespace that init makes itself: an ordinary user's parent may not.
+    pub time_offsets: Vec<TimeOffset>,
     /// Someone else (systemd) puts init into its cgroup: wait for that.
     pub wait_for_cgroup: bool,
     /// CLONE_NEW* of what init makes itself, in its cgroup (the root of what a cgroup namespace shows)

@@ -7,7 +7,7 @@ use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceTyp
 use std::path::Path;
 
 /// Joined in this order; user is special. The mount namespace after all others: what it shows may
-/// be foreign. A pid namespace is the parent's to enter.
+/// be foreign. A pid namespace is root's parent's to enter.
 const ORDER: [LinuxNamespaceType; 6] = [
     LinuxNamespaceType::Ipc,
     LinuxNamespaceType::Uts,
@@ -28,12 +28,19 @@ pub fn draw(linux: &Linux, ask: &Ask, parent: &mut ParentPlan, init: &mut InitPl
         .iter()
         .filter(|ns| path_of(ns).is_none())
         .fold(0, |bits, ns| bits | ns.typ() as u64);
-    parent.clone.pid_namespace = joined(LinuxNamespaceType::Pid).map(Path::to_owned);
-    init.join = joins(all, ask.host.rootless);
+    let root = ask.host.euid == 0;
+    if root {
+        parent.clone.pid_namespace = joined(LinuxNamespaceType::Pid).map(Path::to_owned);
+    }
+    init.join = joins(all, root);
     init.new_user_namespace = new(user);
     init.in_user_namespace = wanted(all, user).is_some();
     parent.clone.route =
-        match joined(user).is_some() || init.new_user_namespace && !init.join.is_empty() {
+        // A pid namespace is for the children of who enters it.
+        match joined(user).is_some()
+            || init.new_user_namespace && !init.join.is_empty()
+            || init.join.iter().any(|j| j.kind == LinuxNamespaceType::Pid as u64)
+        {
             true => CloneRoute::Joiner,
             false => CloneRoute::Direct,
         };
@@ -48,11 +55,15 @@ pub fn draw(linux: &Linux, ask: &Ask, parent: &mut ParentPlan, init: &mut InitPl
         parent.clone.new &= !init.unshare;
     }
     if new(LinuxNamespaceType::Time) {
-        parent.time_offsets = time_offsets(linux);
-        if !parent.time_offsets.is_empty() {
-            // Made by the parent, which must write the offsets before anyone is in it; a second
-            // one would be without.
+        let offsets = time_offsets(linux);
+        if !offsets.is_empty() {
+            // Whoever makes it must write the offsets before anyone is in it; a second one would be
+            // without. That is the parent, or init where only init has the power.
             parent.clone.new &= !(LinuxNamespaceType::Time as u64);
+        }
+        match root {
+            true => parent.time_offsets = offsets,
+            false => init.time_offsets = offsets,
         }
     }
     init.loopback_up = new(LinuxNamespaceType::Network);
@@ -89,6 +100,9 @@ pub fn may_set_groups(linux: &Linux, ask: &Ask) -> bool {
         [one] => one.host_id() == ask.host.egid && one.size() == 1,
         _ => false,
     };
+    if ask.host.setgroups_denied {
+        return false;
+    }
     ask.host.euid == 0
         || wanted(all, LinuxNamespaceType::User) == Some(None)
             && !own_only(linux.gid_mappings().as_deref().unwrap_or_default())
@@ -105,12 +119,12 @@ fn path_of(ns: &LinuxNamespace) -> Option<&Path> {
 }
 
 /// Root joins the user namespace last: before, it may enter namespaces of any owner. An ordinary
-/// user joins it first: only inside has it any power.
-fn joins(all: &[LinuxNamespace], rootless: bool) -> Vec<Join> {
-    let user = [LinuxNamespaceType::User];
-    let (first, last) = match rootless {
-        true => (&user[..], &[][..]),
-        false => (&[][..], &user[..]),
+/// user joins it first: only inside has it any power, also that over the pid namespace.
+fn joins(all: &[LinuxNamespace], root: bool) -> Vec<Join> {
+    use LinuxNamespaceType::{Pid, User};
+    let (first, last) = match root {
+        true => (&[][..], &[User][..]),
+        false => (&[User, Pid][..], &[][..]),
     };
     let order = first.iter().chain(&ORDER).chain(last);
     order
@@ -234,7 +248,8 @@ mod tests {
         let order = |ask: &Ask| {
             let asked = "user=/u mount=/m pid=/p cgroup=/c network=/n time=/t uts=/h ipc=/i";
             let (parent, init) = plan(namespaces(asked), ask);
-            assert_eq!(parent.clone.pid_namespace.as_deref(), Some(Path::new("/p")));
+            let by_parent = (ask.host.euid == 0).then_some(Path::new("/p"));
+            assert_eq!(parent.clone.pid_namespace.as_deref(), by_parent);
             assert_eq!((parent.clone.new, init.loopback_up), (0, false));
             let words = init.join.iter();
             let words = words.map(|j| format!("{}={}", j.name, j.path.display()));
@@ -246,7 +261,7 @@ mod tests {
         );
         assert_eq!(
             order(&rootless()),
-            "user=/u ipc=/i uts=/h network=/n time=/t cgroup=/c mount=/m"
+            "user=/u pid=/p ipc=/i uts=/h network=/n time=/t cgroup=/c mount=/m"
         );
     }
 
@@ -284,6 +299,11 @@ mod tests {
         }
     }
 
+    fn denied(mut ask: Ask) -> Ask {
+        ask.host.setgroups_denied = true;
+        ask
+    }
+
     #[test]
     fn an_ordinary_user_may_set_groups_only_with_a_map_by_newgidmap() {
         for (asked, gids, caller, allowed) in [
@@ -295,6 +315,8 @@ mod tests {
             ("pid", vec![], rootless(), false),
             ("user", vec![(1000, 1)], ask(), true),
             ("pid", vec![], ask(), true),
+            ("user", vec![(100000, 65536)], denied(rootless()), false),
+            ("pid", vec![], denied(ask()), false),
         ] {
             let mut value = namespaces(asked);
             let line = |(host, size): &(u32, u32)| json!({"hostID": host, "size": size});
@@ -313,9 +335,13 @@ mod tests {
         value["timeOffsets"] =
             json!({"monotonic": {"secs": -7}, "boottime": {"secs": 1, "nanosecs": 5}});
         let (parent, _) = plan(value.clone(), &ask());
-        let all = parent.time_offsets.iter();
+        let time = parent.time_offsets.clone();
+        let all = time.iter();
         let lines: Vec<_> = all.map(|o| (o.clock.as_str(), o.secs, o.nanos)).collect();
         assert_eq!(lines, [("boottime", 1, 5), ("monotonic", -7, 0)]);
+        assert_eq!(parent.clone.new, libc::CLONE_NEWPID as u64);
+        let (parent, init) = plan(value.clone(), &rootless());
+        assert_eq!((parent.time_offsets.len(), init.time_offsets), (0, time));
         assert_eq!(parent.clone.new, libc::CLONE_NEWPID as u64);
         value["namespaces"] = namespaces("time=/t")["namespaces"].take();
         assert_eq!(plan(value, &ask()).0.time_offsets, []);

@@ -122,8 +122,9 @@ pub fn leave_groups(plan: &mut ProcessPlan) -> Result<()> {
         && !groups.is_empty()
     {
         bail!(
-            "process.user.additionalGids: {groups:?} cannot be set by an ordinary user without \
-             linux.gidMappings of /etc/subgid: remove them, or map group ids"
+            "process.user.additionalGids: {groups:?} cannot be set in a rootless container that maps \
+             only its user's own group: remove them, or map a range of /etc/subgid in \
+             linux.gidMappings"
         );
     }
     Ok(())
@@ -363,8 +364,9 @@ mod tests {
         plan.groups = Some(vec![5]);
         assert_eq!(
             leave_groups(&mut plan).unwrap_err().to_string(),
-            "process.user.additionalGids: [5] cannot be set by an ordinary user without \
-             linux.gidMappings of /etc/subgid: remove them, or map group ids"
+            "process.user.additionalGids: [5] cannot be set in a rootless container that maps \
+             only its user's own group: remove them, or map a range of /etc/subgid in \
+             linux.gidMappings"
         );
     }
 

@@ -6,7 +6,7 @@
 use super::unit::{Manager, Property, UnitPlan};
 use super::{
     Attr, CgroupPlan, CloneRoute, Hook, IdMap, InitPlan, Mount, MountIdMap, MountIds, MountKind,
-    ParentPlan, Plan, ProcessPlan, RootfsPlan, process,
+    ParentPlan, Plan, ProcessPlan, RootfsPlan, TimeOffset, process,
 };
 use std::path::Path;
 
@@ -41,6 +41,16 @@ impl Lines {
     }
 }
 
+fn time(offsets: &[TimeOffset], out: &mut Lines) {
+    if !offsets.is_empty() {
+        out.act("new time namespace");
+    }
+    for offset in offsets {
+        let (clock, secs, nanos) = (&offset.clock, offset.secs, offset.nanos);
+        out.act(format!("offset {clock} by {secs}s {nanos}ns"));
+    }
+}
+
 fn parent(plan: &ParentPlan, out: &mut Lines) {
     if let Some(unit) = &plan.unit {
         self::unit(unit, out);
@@ -49,13 +59,7 @@ fn parent(plan: &ParentPlan, out: &mut Lines) {
     if let Some(path) = &plan.clone.pid_namespace {
         out.act(format!("enter pid namespace {path:?} for the clone"));
     }
-    if !plan.time_offsets.is_empty() {
-        out.act("new time namespace");
-    }
-    for offset in &plan.time_offsets {
-        let (clock, secs, nanos) = (&offset.clock, offset.secs, offset.nanos);
-        out.act(format!("offset {clock} by {secs}s {nanos}ns"));
-    }
+    time(&plan.time_offsets, out);
     let route = match plan.clone.route {
         CloneRoute::Direct => "clone",
         CloneRoute::Joiner => "clone joiner, which clones",
@@ -172,6 +176,7 @@ fn init(plan: &InitPlan, out: &mut Lines) {
     if plan.in_user_namespace {
         out.act("become root of the user namespace");
     }
+    time(&plan.time_offsets, out);
     if plan.unshare != 0 {
         let new = new_namespaces(plan.unshare).join(" ");
         out.act(format!("unshare {new}"));

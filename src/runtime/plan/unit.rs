@@ -542,6 +542,7 @@ mod tests {
                 euid: 0,
                 egid: 0,
                 rootless,
+                setgroups_denied: false,
                 last_cap: 40,
                 cgroup_mount: "/sys/fs/cgroup".into(),
                 own_cgroup: "/".into(),
