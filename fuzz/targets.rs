@@ -51,6 +51,7 @@ fn callers() -> [Ask; 3] {
             euid: 0,
             egid: 0,
             rootless: false,
+            setgroups_denied: false,
             last_cap: 40,
             cgroup_mount: "/sys/fs/cgroup".into(),
             own_cgroup: "/".into(),
@@ -99,12 +100,13 @@ fn a_process(input: &[u8]) {
         Err(e) => return say(e),
     };
     warnings.iter().for_each(say);
-    let plan = validate::check_process(&process).and_then(|odd| {
+    let (spec, ask) = (Spec::default(), &callers()[0]);
+    let plan = validate::check_process(&process, &spec, ask).and_then(|odd| {
         odd.iter().for_each(say);
-        plan::process::draw(&process, &callers()[0])
+        plan::exec::draw(&spec, &process, ask, false)
     });
     match plan {
-        Ok((_, warnings)) => warnings.iter().for_each(say),
+        Ok(drawn) => drawn.plan.warnings.iter().for_each(say),
         Err(e) => say(e),
     }
 }

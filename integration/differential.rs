@@ -144,6 +144,9 @@ tests! {
     a_container_with_few_namespaces_is_that_of_runc [RUNC],
     a_container_with_many_mounts_is_that_of_runc [RUNC],
     a_container_with_many_mounts_is_that_of_crun [CRUN],
+    an_exec_is_that_of_runc [RUNC, Need::Beyond("crun", "1.8 differs in what it takes over")],
+    an_exec_of_a_process_file_is_that_of_runc [RUNC, Need::Beyond("crun", "1.8 differs in what it takes over")],
+    an_exec_in_a_user_namespace_is_that_of_runc [RUNC, Need::Beyond("crun", "1.8 differs in what it takes over")],
     ends_are_those_of_runc [RUNC],
     the_state_is_that_of_runc [RUNC],
     the_state_is_that_of_crun [CRUN],
@@ -296,6 +299,78 @@ fn the_default_container_is_that_of_runc(t: &Place) -> Result<()> {
 
 fn the_default_container_is_that_of_crun(t: &Place) -> Result<()> {
     compare(t, "crun", t.bundle())
+}
+
+/// What one more process sees in a container of each runtime.
+fn compare_exec(t: &Place, bundle: Bundle, words: &[&str]) -> Result<()> {
+    let bundle = bundle.args(&["sleep", "1000"]);
+    let mut all = Vec::new();
+    for runtime in [&reference("runc")?, &machine().runtime] {
+        let id = t.fresh_id();
+        bundle.write(t, &id)?;
+        let root = t.path(&format!("exec-root-{id}")).display().to_string();
+        let dir = bundle.dir.display().to_string();
+        let call = |words: &[&str]| {
+            let own = ["--root", root.as_str()];
+            Call::new(t, runtime, own.iter().chain(words)).run()
+        };
+        call(&["run", "--detach", "--bundle", &dir, &id])?.ok();
+        // The container's name comes after the options, before the command.
+        let exec = [&["exec"], words, &[&id, "/probe"]].concat();
+        let seen = call(&exec)?.text();
+        call(&["delete", "--force", &id])?.ok();
+        let mut seen = comparable(serde_json::from_str(&seen)?, &id)?;
+        // runc makes more processes in the container than the one that is wanted.
+        for number in ["/pid", "/sid", "/pgid"] {
+            assert!(seen.remove(number).is_some_and(|n| n != 1));
+        }
+        all.push(seen);
+    }
+    let found = differences("runc", &all[0], &all[1]);
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+    Ok(())
+}
+
+fn an_exec_is_that_of_runc(t: &Place) -> Result<()> {
+    compare_exec(t, t.bundle(), &[])?;
+    // Of the first process's umask runc 1.1.5 knows nothing here.
+    let bundle = unprivileged(t).set("/process/user/umask", 0o22);
+    let flags = [
+        "--user",
+        "5:6",
+        "-g",
+        "9",
+        "-e",
+        "A=2",
+        "--cap",
+        "CAP_CHOWN",
+        "--cwd",
+        "/etc",
+    ];
+    compare_exec(t, bundle.clone(), &[])?;
+    compare_exec(t, bundle, &flags)
+}
+
+fn an_exec_of_a_process_file_is_that_of_runc(t: &Place) -> Result<()> {
+    let file = t.path("process.json");
+    for process in [
+        json!({ "args": ["/probe"], "cwd": "/", "user": { "uid": 0, "gid": 0 }, "env": ["PATH=/bin"] }),
+        json!({ "args": ["/probe"], "cwd": "/tmp", "user": { "uid": 1000, "gid": 7, "additionalGids": [8] },
+                "capabilities": { "bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"] },
+                "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 5, "hard": 50 }], "noNewPrivileges": true }),
+    ] {
+        fs::write(&file, process.to_string())?;
+        compare_exec(
+            t,
+            unprivileged(t),
+            &["--process", &file.display().to_string()],
+        )?;
+    }
+    Ok(())
+}
+
+fn an_exec_in_a_user_namespace_is_that_of_runc(t: &Place) -> Result<()> {
+    compare_exec(t, t.bundle().user_namespace()?, &["--user", "7:8"])
 }
 
 fn unprivileged(t: &Place) -> Bundle {

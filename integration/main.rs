@@ -25,6 +25,7 @@ mod crash;
 mod devices;
 mod differential;
 mod escapes;
+mod exec;
 mod hooks;
 mod idmap;
 mod labels;
@@ -61,6 +62,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("labels", labels::TESTS),
     ("cgroups", cgroups::TESTS),
     ("control", control::TESTS),
+    ("exec", exec::TESTS),
     ("systemd", systemd::TESTS),
     ("rootless", rootless::TESTS),
     ("hooks", hooks::TESTS),

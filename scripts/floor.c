@@ -2,6 +2,7 @@
 //
 //     floor --root STATE run --bundle BUNDLE ID          runs /bin/true
 //     floor --root STATE create --bundle BUNDLE ID       prepares /bin/sleep 1000;  then start, kill, delete
+//     floor --root STATE exec ID true                    runs /bin/true in it
 //
 // The same effects as a runtime's, by the cheapest calls known, with every value hard-coded: config.json is read but
 // not parsed, nothing is checked, locked or undone, and an error is an exit. A lower bound for sc-runtime, no runtime.
@@ -281,6 +282,13 @@ static void become_the_user(void)
     MUST(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 }
 
+static void become(char *path, char *argument)
+{
+    char *const program[] = {path, argument, NULL};
+    char *const environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm", "HOME=/root", NULL};
+    MUST(execve(path, program, environment));
+}
+
 static void init(int parent, int waits)
 {
     // The container's root is on the far side of pivot_root by the time `start` is awaited.
@@ -304,9 +312,7 @@ static void init(int parent, int waits)
         int fd = MUST(open(path, O_WRONLY | O_CLOEXEC));
         MUST(write(fd, "0", 1));
     }
-    char *const program[] = {waits ? "/bin/sleep" : "/bin/true", waits ? "1000" : NULL, NULL};
-    char *const environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm", "HOME=/root", NULL};
-    MUST(execve(program[0], program, environment));
+    become(waits ? "/bin/sleep" : "/bin/true", waits ? "1000" : NULL);
 }
 
 // --- the verbs -------------------------------------------------------------------------------------------------------
@@ -369,6 +375,32 @@ static int start(void)
     return 0;
 }
 
+// One more process: into the cgroup and the pid namespace by the clone, into the rest by itself.
+static int enter(void)
+{
+    int pidfd = sys(pidfd_open, read_record(), 0);
+    int cgroup_fd = MUST(open(cgroup, O_PATH | O_DIRECTORY | O_CLOEXEC));
+    MUST(setns(pidfd, CLONE_NEWPID));
+    int child = -1;
+    struct { uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup; } args = {
+        .flags = CLONE_PIDFD | CLONE_INTO_CGROUP_,
+        .pidfd = (uintptr_t)&child,
+        .exit_signal = SIGCHLD,
+        .cgroup = cgroup_fd,
+    };
+    if (sys(clone3, &args, sizeof args) == 0) {
+        MUST(setsid());
+        MUST(setns(pidfd, CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP));
+        sys(keyctl, KEYCTL_JOIN_SESSION_KEYRING_, "_ses.floor");
+        become_the_user();
+        sys(close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC);
+        become("/bin/true", NULL);
+    }
+    siginfo_t info;
+    MUST(waitid(P_PIDFD, child, &info, WEXITED));
+    return info.si_status;
+}
+
 static int kill_container(void)
 {
     int pidfd = sys(pidfd_open, read_record(), 0);
@@ -379,12 +411,12 @@ static int kill_container(void)
 int main(int argc, char **argv)
 {
     if (argc < 5 || strcmp(argv[1], "--root") != 0) {
-        fprintf(stderr, "usage: floor --root DIR run|create|start|kill|delete [--bundle DIR] ID ...\n");
+        fprintf(stderr, "usage: floor --root DIR run|create|start|exec|kill|delete [--bundle DIR] ID ...\n");
         return 2;
     }
     const char *verb = argv[3];
     int makes = strcmp(verb, "run") == 0 || strcmp(verb, "create") == 0;
-    if (makes)
+    if (makes || strcmp(verb, "exec") == 0)
         seal(argv);
     root = argv[2];
     bundle = makes && argc > 6 ? argv[5] : "";
@@ -400,6 +432,8 @@ int main(int argc, char **argv)
         return make_container(1) < 0;
     if (strcmp(verb, "start") == 0)
         return start();
+    if (strcmp(verb, "exec") == 0)
+        return enter();
     if (strcmp(verb, "kill") == 0)
         return kill_container();
     remove_traces();

@@ -1,9 +1,10 @@
 // measure: times container runtimes against each other, in turns, so that a busy moment hits them all.
 //
-//     measure [-n ROUNDS] [-w WARMUP] [-g GAP_MS] -s STATE run|steps BUNDLE NAME=PROGRAM...
+//     measure [-n ROUNDS] [-w WARMUP] [-g GAP_MS] -s STATE run|steps|enter BUNDLE NAME=PROGRAM...
 //     measure exec PROGRAM ARG...          only the preparation below, then PROGRAM
 //
 // run:   PROGRAM --root STATE/NAME run --bundle BUNDLE ID
+// enter: PROGRAM --root STATE/NAME exec ID true, in a container that is made before and deleted afterwards
 // steps: create, start, kill KILL, (the end of the container's process), delete; each is also reported by itself
 //
 // One line goes to stdout for each NAME and verb, with tabs between: name, verb, rounds, then in microseconds minimum,
@@ -37,11 +38,12 @@ struct series {
     long *wall, *cpu, peak;
 };
 struct entrant {
-    char *name, *program, state[512];
+    char *name, *program, state[512], id[64];
     struct series verb[VERBS];
 };
 
 static const char *const RUN[] = {"run"};
+static const char *const ENTER[] = {"exec"};
 static const char *const STEPS[] = {"create", "start", "kill", "delete", "all four"};
 
 static void give_up(const char *what, const char *why)
@@ -130,6 +132,36 @@ static void one_run(struct entrant *e, char *bundle, int round)
     note(&e->verb[0], round, took, &usage);
 }
 
+// One command, for its effect.
+static void once(char *const argv[])
+{
+    struct rusage usage;
+    run(argv, &usage);
+}
+
+static void one_exec(struct entrant *e, char *unused, int round)
+{
+    (void)unused;
+    struct rusage usage;
+    char *argv[] = {e->program, "--root", e->state, "exec", e->id, "true", NULL};
+    long took = run(argv, &usage);
+    note(&e->verb[0], round, took, &usage);
+}
+
+static void furnish(struct entrant *e, char *bundle)
+{
+    once((char *[]){e->program, "--root", e->state, "create", "--bundle", bundle, e->id, NULL});
+    once((char *[]){e->program, "--root", e->state, "start", e->id, NULL});
+}
+
+static void clear(struct entrant *e)
+{
+    once((char *[]){e->program, "--root", e->state, "kill", e->id, "KILL", NULL});
+    while (waitpid(-1, NULL, 0) < 0 && errno == EINTR)
+        ; // its init, whose reaper we are
+    once((char *[]){e->program, "--root", e->state, "delete", e->id, NULL});
+}
+
 static void four_steps(struct entrant *e, char *bundle, int round)
 {
     char *argvs[][8] = {
@@ -179,8 +211,10 @@ int main(int argc, char **argv)
         }
     int many = argc - optind - 2;
     if (many < 1 || many > MOST || rounds < 1 || !state)
-        give_up("usage", "[-n ROUNDS] [-w WARMUP] [-g GAP_MS] -s STATE run|steps BUNDLE NAME=PROGRAM...");
-    int in_steps = strcmp(argv[optind], "steps") == 0;
+        give_up("usage", "[-n ROUNDS] [-w WARMUP] [-g GAP_MS] -s STATE run|steps|enter BUNDLE NAME=PROGRAM...");
+    int in_steps = strcmp(argv[optind], "steps") == 0, enters = strcmp(argv[optind], "enter") == 0;
+    void (*measured)(struct entrant *, char *, int) = in_steps ? four_steps : enters ? one_exec : one_run;
+    const char *const *names = in_steps ? STEPS : enters ? ENTER : RUN;
     char *bundle = argv[optind + 1];
     int verbs = in_steps ? 5 : 1;
 
@@ -193,6 +227,7 @@ int main(int argc, char **argv)
             give_up(e->name, "not NAME=PROGRAM");
         *e->program++ = 0;
         snprintf(e->state, sizeof e->state, "%s/%s", state, e->name);
+        snprintf(e->id, sizeof e->id, "sc-bench-%s", e->name);
         for (int v = 0; v < verbs; v++) {
             e->verb[v].wall = calloc(rounds, sizeof(long));
             e->verb[v].cpu = calloc(rounds, sizeof(long));
@@ -201,6 +236,8 @@ int main(int argc, char **argv)
 
     let_memlock_be_raised();
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    for (int i = 0; enters && i < many; i++)
+        furnish(&entrants[i], bundle);
     for (int round = -warmup; round < rounds; round++)
         for (int i = 0; i < many; i++) {
             // Another one begins each round: who comes after the slowest has no advantage or harm from it.
@@ -208,15 +245,17 @@ int main(int argc, char **argv)
             if (gap)
                 usleep(gap * 1000);
             alarm(60); // nothing here may hang for ever
-            in_steps ? four_steps(e, bundle, round) : one_run(e, bundle, round);
+            measured(e, bundle, round);
         }
+    for (int i = 0; enters && i < many; i++)
+        clear(&entrants[i]);
 
     for (int i = 0; i < many; i++)
         for (int v = 0; v < verbs; v++) {
             struct series *s = &entrants[i].verb[v];
             qsort(s->wall, rounds, sizeof(long), ascending);
             qsort(s->cpu, rounds, sizeof(long), ascending);
-            printf("%s\t%s\t%d\t%ld\t%ld\t%ld\t%ld\t%ld\n", entrants[i].name, (in_steps ? STEPS : RUN)[v], rounds,
+            printf("%s\t%s\t%d\t%ld\t%ld\t%ld\t%ld\t%ld\n", entrants[i].name, names[v], rounds,
                    s->wall[0], s->wall[rounds / 2], s->wall[rounds * 9 / 10], s->cpu[rounds / 2], s->peak);
         }
     return 0;

@@ -230,6 +230,12 @@ impl Outcome {
     /// own, so with it as the stand-in only the failure counts.)
     #[track_caller]
     pub fn fails(self, words: &[&str]) -> Outcome {
+        self.fails_with(1, words)
+    }
+
+    /// The same with another status: `exec` has 255 for its own failures.
+    #[track_caller]
+    pub fn fails_with(self, status: i32, words: &[&str]) -> Outcome {
         assert_ne!(
             self.status, 0,
             "{} should have failed\nstdout: {}\nstderr: {}",
@@ -243,7 +249,7 @@ impl Outcome {
         );
         if !machine().is("crun") {
             assert_eq!(
-                self.status, 1,
+                self.status, status,
                 "{}: exit status; stderr: {}",
                 self.words, self.stderr
             );

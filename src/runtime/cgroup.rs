@@ -232,6 +232,16 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// An existing cgroup below this one, for CLONE_INTO_CGROUP: no link and no `..` leads out.
+    /// "" and "/" are this one.
+    pub fn below(&self, inner: &Path) -> nix::Result<OwnedFd> {
+        let inner = inner.strip_prefix("/").unwrap_or(inner);
+        match inner.as_os_str().is_empty() {
+            true => open_below(self.dir(), Path::new(".")),
+            false => open_below(self.dir(), inner),
+        }
+    }
+
     /// Absolute path, mount included.
     pub fn path(&self) -> &Path {
         &self.path

@@ -57,6 +57,35 @@ pub struct RunArgs {
     pub no_subreaper: bool,
 }
 
+/// `exec`; options as typed. With `process`, those that describe the process are ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExecArgs {
+    pub id: String,
+    pub command: Vec<String>,
+    /// A JSON file with config.json's `process`.
+    pub process: Option<PathBuf>,
+    pub cwd: Option<PathBuf>,
+    /// `KEY=value`, beside those of config.json.
+    pub env: Vec<String>,
+    pub tty: bool,
+    /// `UID[:GID]`
+    pub user: Option<String>,
+    pub additional_gids: Vec<String>,
+    pub process_label: Option<String>,
+    pub apparmor: Option<String>,
+    /// `None`: as config.json has it.
+    pub no_new_privs: Option<bool>,
+    pub caps: Vec<String>,
+    pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
+    pub detach: bool,
+    pub preserve_fds: u32,
+    /// Cgroups below the container's: one, or none.
+    pub cgroups: Vec<String>,
+    pub ignore_paused: bool,
+}
+
 /// `update`; options as typed, empty where they were not.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UpdateArgs {
@@ -77,6 +106,7 @@ pub enum ListFormat {
 pub enum Verb {
     Create(CreateArgs),
     Run(RunArgs),
+    Exec(ExecArgs),
     Start {
         id: String,
     },
@@ -126,6 +156,14 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// `exec` gives the status of its process, so its own failures have one that engines know.
+    fn status_of_failure(&self) -> u8 {
+        match self {
+            Verb::Exec(_) => 255,
+            _ => 1,
+        }
+    }
+
     /// `--systemd-cgroup`; verbs that make nothing go by the record.
     fn let_systemd_make_the_cgroup(&mut self) {
         match self {
@@ -167,7 +205,11 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> u8 {
         Typed::Verb(root, verb) => {
             log::check()?;
             log::debug(|| format!("{verb:?}"));
-            Ok(commands::perform(&Global { root }, &verb)?)
+            let status_of_failure = verb.status_of_failure();
+            commands::perform(&Global { root }, &verb).map_err(|why| Refused {
+                status: status_of_failure,
+                why,
+            })
         }
     });
     // Rust's own exit would do it; this program's main is not Rust's.
@@ -197,11 +239,23 @@ fn print(text: &str) -> Result<()> {
 // ---------------------------------------------------------------------------------------------
 // The table
 
+/// What an option takes, and what its value is called in the help.
+#[derive(Clone, Copy)]
+enum Takes {
+    /// It is there or not.
+    Nothing,
+    /// There, not there, or denied (`--name=false`): three things.
+    Denial,
+    /// The last one typed counts.
+    One(&'static str),
+    /// All that are typed count.
+    Many(&'static str),
+}
+
 struct Flag {
     long: &'static str,
     short: Option<char>,
-    /// What its value is called in the help; `None`: it is there or not.
-    value: Option<&'static str>,
+    takes: Takes,
     /// Empty: taken, but left out of the help.
     help: &'static str,
 }
@@ -222,7 +276,7 @@ const fn flag(long: &'static str, short: Option<char>, help: &'static str) -> Fl
     Flag {
         long,
         short,
-        value: None,
+        takes: Takes::Nothing,
         help,
     }
 }
@@ -236,7 +290,21 @@ const fn option(
     Flag {
         long,
         short,
-        value: Some(value),
+        takes: Takes::One(value),
+        help,
+    }
+}
+
+const fn many(
+    long: &'static str,
+    short: Option<char>,
+    value: &'static str,
+    help: &'static str,
+) -> Flag {
+    Flag {
+        long,
+        short,
+        takes: Takes::Many(value),
         help,
     }
 }
@@ -316,6 +384,91 @@ const RUN: &[Flag] = &[
         None,
         "Do not become the parent of the container's orphans",
     ),
+];
+
+const EXEC: &[Flag] = &[
+    option(
+        "console-socket",
+        None,
+        "SOCKET",
+        "Send the terminal's master end to this socket",
+    ),
+    option(
+        "pidfd-socket",
+        None,
+        "SOCKET",
+        "Send a pidfd of the process to this socket",
+    ),
+    option(
+        "cwd",
+        None,
+        "DIR",
+        "Working directory in the container [default: that of config.json]",
+    ),
+    many(
+        "env",
+        Some('e'),
+        "KEY=VALUE",
+        "An environment variable beside those of config.json (may be repeated)",
+    ),
+    flag("tty", Some('t'), "Give the process a terminal"),
+    option(
+        "user",
+        Some('u'),
+        "UID[:GID]",
+        "User and group [default: those of config.json]",
+    ),
+    many(
+        "additional-gids",
+        Some('g'),
+        "GID",
+        "One more group (may be repeated)",
+    ),
+    option(
+        "process",
+        Some('p'),
+        "FILE",
+        "Take the process from FILE (JSON, as `process` of config.json)",
+    ),
+    flag("detach", Some('d'), "Leave the process running, and return"),
+    option("pid-file", None, "FILE", "Write the process id to FILE"),
+    option(
+        "process-label",
+        None,
+        "LABEL",
+        "SELinux label of the process",
+    ),
+    option(
+        "apparmor",
+        None,
+        "PROFILE",
+        "AppArmor profile of the process",
+    ),
+    Flag {
+        long: "no-new-privs",
+        short: None,
+        takes: Takes::Denial,
+        help: "Set no_new_privs, or with =false do not [default: as in config.json]",
+    },
+    many(
+        "cap",
+        Some('c'),
+        "CAP",
+        "One more capability, like CAP_KILL (may be repeated)",
+    ),
+    option(
+        "preserve-fds",
+        None,
+        "N",
+        "Pass N more file descriptors, from 3 on [default: 0]",
+    ),
+    many(
+        "cgroup",
+        None,
+        "PATH",
+        "Run in this existing cgroup below the container's",
+    ),
+    flag("ignore-paused", None, "Also in a paused container"),
 ];
 
 /// The values are kept as typed; `update` knows their units.
@@ -423,6 +576,14 @@ const FORMS: &[Form] = &[
         flags: &[BUNDLE, CREATE, RUN],
         operands: &["ID"],
         operands_last: false,
+        hidden: false,
+    },
+    Form {
+        verb: "exec",
+        about: "Execute one more process in a running container",
+        flags: &[EXEC],
+        operands: &["ID", "[COMMAND...]"],
+        operands_last: true,
         hidden: false,
     },
     Form {
@@ -651,12 +812,15 @@ fn option_word(
         return Some(word);
     };
     word.push(flag.long);
-    let value = match flag.value {
-        Some(_) => value.map(OsStr::to_owned).or_else(|| words.next()),
-        None => match value.map(OsStr::as_bytes) {
+    let value = match flag.takes {
+        Takes::One(_) | Takes::Many(_) => value.map(OsStr::to_owned).or_else(|| words.next()),
+        Takes::Nothing | Takes::Denial => match value.map(OsStr::as_bytes) {
             // Go's strconv.ParseBool.
             None | Some(b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True") => None,
-            Some(b"0" | b"f" | b"F" | b"false" | b"FALSE" | b"False") => return None,
+            Some(b"0" | b"f" | b"F" | b"false" | b"FALSE" | b"False") => match flag.takes {
+                Takes::Denial => Some("false".into()),
+                _ => return None,
+            },
             Some(other) => Some(OsStr::from_bytes(other).to_owned()),
         },
     };
@@ -743,6 +907,7 @@ fn fill(command: Command) -> Command {
         let bare = name.trim_matches(['[', ']', '.']);
         let help = match bare {
             "ID" => "The container's name",
+            "COMMAND" => "The program and its arguments",
             "PS_OPTIONS" => "Options of ps(1), for the table [default: -ef]",
             _ => "A signal's name or number",
         };
@@ -770,11 +935,21 @@ fn arg(flag: &'static Flag) -> Arg {
         Some(short) => arg.short(short),
         None => arg,
     };
-    match flag.value {
-        None => arg.action(ArgAction::SetTrue),
-        Some("N") => arg.value_name("N").value_parser(value_parser!(u32)),
-        Some(value) => arg
+    match flag.takes {
+        Takes::Nothing => arg.action(ArgAction::SetTrue),
+        Takes::Denial => arg
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_parser(["true", "false"])
+            .value_name("BOOL"),
+        Takes::One("N") => arg.value_name("N").value_parser(value_parser!(u32)),
+        Takes::One(value) => arg
             .value_name(value)
+            .value_parser(OsStringValueParser::new()),
+        Takes::Many(value) => arg
+            .value_name(value)
+            .action(ArgAction::Append)
             .value_parser(OsStringValueParser::new()),
     }
 }
@@ -877,6 +1052,7 @@ impl Options<'_> {
                 keep: self.has("keep"),
                 no_subreaper: self.has("no-subreaper"),
             }),
+            "exec" => Verb::Exec(self.exec()?),
             "start" => Verb::Start { id: self.id()? },
             "state" => Verb::State { id: self.id()? },
             "list" => Verb::List {
@@ -940,6 +1116,54 @@ impl Options<'_> {
             systemd_cgroup: false,
             rootless: None,
         })
+    }
+
+    fn exec(&self) -> Result<ExecArgs> {
+        Ok(ExecArgs {
+            id: self.id()?,
+            command: self.texts("COMMAND")?,
+            process: self.path("process"),
+            cwd: self.path("cwd"),
+            env: self.texts("env")?,
+            tty: self.has("tty"),
+            user: self.text("user")?,
+            additional_gids: self.texts("additional-gids")?,
+            process_label: self.text("process-label")?,
+            apparmor: self.text("apparmor")?,
+            no_new_privs: self
+                .0
+                .get_one::<String>("no-new-privs")
+                .map(|v| v == "true"),
+            caps: self.texts("cap")?,
+            console_socket: self.path("console-socket"),
+            pidfd_socket: self.path("pidfd-socket"),
+            pid_file: self.path("pid-file"),
+            detach: self.has("detach"),
+            preserve_fds: self.0.get_one("preserve-fds").copied().unwrap_or(0),
+            cgroups: self.texts("cgroup")?,
+            ignore_paused: self.has("ignore-paused"),
+        })
+    }
+
+    /// The values of an option that may be repeated, or the operands of that name.
+    fn texts(&self, name: &str) -> Result<Vec<String>> {
+        let all = self.0.get_many::<OsString>(name).into_iter().flatten();
+        all.map(|value| match value.to_str() {
+            Some(text) => Ok(text.to_owned()),
+            None => bail!("{name}: {value:?} is not UTF-8"),
+        })
+        .collect()
+    }
+
+    /// The value of an option; an empty one is as good as none.
+    fn text(&self, name: &str) -> Result<Option<String>> {
+        match self.value(name).filter(|value| !value.is_empty()) {
+            None => Ok(None),
+            Some(value) => match value.to_str() {
+                Some(text) => Ok(Some(text.to_owned())),
+                None => bail!("{name}: {value:?} is not UTF-8"),
+            },
+        }
     }
 
     fn update(&self) -> Result<UpdateArgs> {
@@ -1216,6 +1440,57 @@ mod tests {
             }
         );
         assert_eq!(verb("start x"), Verb::Start { id });
+    }
+
+    #[test]
+    fn what_is_typed_of_a_process_is_understood() {
+        let exec = |line: &str| match verb(line) {
+            Verb::Exec(args) => args,
+            other => panic!("{other:?}"),
+        };
+        let list = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+        // containerd's and podman's.
+        let engines = ExecArgs {
+            id: "x".into(),
+            process: Some("/tmp/p.json".into()),
+            console_socket: Some("s".into()),
+            detach: true,
+            pid_file: Some("p".into()),
+            ..ExecArgs::default()
+        };
+        assert_eq!(
+            exec("exec --process /tmp/p.json --console-socket s --detach --pid-file p x"),
+            engines
+        );
+        let typed = ExecArgs {
+            id: "x".into(),
+            command: list(&["ls", "-e", "--", "--tty"]),
+            env: list(&["A=1", "B=2"]),
+            user: Some("1:2".into()),
+            additional_gids: list(&["3", "-4"]),
+            caps: list(&["CAP_KILL", "a,b"]),
+            tty: true,
+            ..ExecArgs::default()
+        };
+        assert_eq!(
+            exec(
+                "exec -e A=1 --env=B=2 -u 1:2 -g 3 --additional-gids=-4 -c CAP_KILL --cap a,b -t x ls -e -- --tty"
+            ),
+            typed
+        );
+        for (flag, expected) in [
+            ("", None),
+            ("--no-new-privs", Some(true)),
+            ("--no-new-privs=1", Some(true)),
+            ("--no-new-privs=false", Some(false)),
+            ("-no-new-privs --no-new-privs=f", Some(false)),
+        ] {
+            let args = exec(&format!("exec {flag} x true"));
+            assert_eq!(args.no_new_privs, expected, "{flag}");
+        }
+        assert_eq!(verb("exec x true").status_of_failure(), 255);
+        assert_eq!(verb("start x").status_of_failure(), 1);
+        assert_eq!(refused("exec").0, 1);
     }
 
     #[test]

@@ -39,12 +39,7 @@ pub struct Loaded {
 /// Errors name the JSON path of the value that is wrong, or line and column where it is not JSON.
 pub fn load(bundle: &Path) -> Result<Loaded> {
     let path = bundle.join("config.json");
-    // Not blocking: a FIFO in its place would be waited for forever.
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(&path);
-    let file = match opened {
+    let file = match open(&path) {
         // runc's words, which engines look for.
         Err(e) if e.kind() == ErrorKind::NotFound => bail!(
             "JSON specification file config.json not found in {}",
@@ -59,6 +54,27 @@ pub fn load(bundle: &Path) -> Result<Loaded> {
         warnings,
         raw,
     })
+}
+
+/// Not blocking: a FIFO in its place would be waited for forever.
+fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+}
+
+/// The text of a JSON file that is a regular one and of bearable size.
+pub fn read_file(path: &Path) -> Result<Vec<u8>> {
+    read(open(path).map_err(|e| anyhow!("open: {}", reason(&e)))?)
+}
+
+/// An error of the operating system, without its number.
+fn reason(e: &std::io::Error) -> String {
+    match e.raw_os_error() {
+        Some(n) => nix::errno::Errno::from_raw(n).desc().to_lowercase(),
+        None => e.to_string(),
+    }
 }
 
 /// All of a regular file, in one read.

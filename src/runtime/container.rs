@@ -96,6 +96,9 @@ pub struct Record {
     pub unit: Option<UnitName>,
     pub rootless: bool,
     pub no_pivot: bool,
+    /// Its processes keep the session keyring of whoever made them.
+    #[serde(default)]
+    pub no_new_keyring: bool,
     /// Init is the first process of a pid namespace of its own: its end is that of all others.
     pub pid_namespace: bool,
     #[serde(default)]
@@ -142,6 +145,7 @@ impl Record {
             unit,
             rootless: ask.host.rootless,
             no_pivot: ask.no_pivot,
+            no_new_keyring: ask.no_new_keyring,
             pid_namespace: plan.parent.clone.new & libc::CLONE_NEWPID as u64 != 0,
             poststart: plan.parent.poststart.clone(),
             poststop: plan.parent.poststop.clone(),
@@ -640,16 +644,34 @@ impl Container {
     /// What it is now, from the record, the process, the cgroup and the fifo.
     pub fn status(&self) -> Result<Status> {
         let record = &self.record;
-        if record.phase == Phase::Creating {
-            return Ok(if self.orphan {
-                Status::Stopped
-            } else {
-                Status::Creating
-            });
+        match record.phase {
+            Phase::Creating => self.status_of_making(),
+            Phase::Created if !pid::is_alive(record.pid, record.start_time)? => Ok(Status::Stopped),
+            Phase::Created => self.status_of_living(),
         }
-        if !pid::is_alive(record.pid, record.start_time)? {
-            return Ok(Status::Stopped);
+    }
+
+    /// Its status, and init where it is alive: one look at both.
+    pub fn status_and_init(&self) -> Result<(Status, Option<OwnedFd>)> {
+        if self.record.phase == Phase::Creating {
+            return Ok((self.status_of_making()?, None));
         }
+        let init = self.init()?;
+        let status = match init {
+            None => Status::Stopped,
+            Some(_) => self.status_of_living()?,
+        };
+        Ok((status, init))
+    }
+
+    fn status_of_making(&self) -> Result<Status> {
+        Ok(match self.orphan {
+            true => Status::Stopped,
+            false => Status::Creating,
+        })
+    }
+
+    fn status_of_living(&self) -> Result<Status> {
         if let Some(cgroup) = self.cgroup()?
             && cgroup.is_frozen()?
         {
@@ -664,6 +686,15 @@ impl Container {
             Ok(()) => Ok(Status::Created),
             Err(Errno::ENOENT) => Ok(Status::Running),
             Err(errno) => Err(sys::Error::new("faccessat", EXEC_FIFO, errno).into()),
+        }
+    }
+
+    /// An error when it was deleted since it was loaded. To be asked after its cgroup was opened, which
+    /// is known by a path: that might be another one's by now.
+    pub fn still_there(&self) -> Result<()> {
+        match self.place.still_there()? {
+            Hold::Gone => Err(missing()),
+            _ => Ok(()),
         }
     }
 
@@ -690,8 +721,7 @@ impl Container {
         Ok(self.cgroup.get_or_init(|| opened).as_ref())
     }
 
-    /// Sends a signal to every process in its cgroup. The place is looked at after the cgroup was
-    /// opened: were the container deleted, its path might be another one's by now.
+    /// Sends a signal to every process in its cgroup.
     pub fn signal_all(&self, signal: i32) -> Result<()> {
         let Some(cgroup) = self.cgroup()? else {
             if !self.record.pid_namespace {
@@ -702,9 +732,9 @@ impl Container {
             }
             return self.signal_init(signal).map(drop);
         };
-        match self.place.still_there()? {
-            Hold::Gone => Err(missing()),
-            _ if signal == libc::SIGKILL => cgroup.kill(),
+        self.still_there()?;
+        match signal {
+            libc::SIGKILL => cgroup.kill(),
             _ => cgroup.signal_all(signal),
         }
     }
@@ -792,6 +822,7 @@ impl Record {
             unit: None,
             rootless: false,
             no_pivot: false,
+            no_new_keyring: false,
             pid_namespace: true,
             poststart: vec![],
             poststop: vec![Hook {

@@ -1,14 +1,16 @@
-//! What must a plan know of this machine and of who calls? Facts, gathered once for `create`, `run`
-//! and `plan`; what follows from them is the plan's to decide.
+//! What must a plan know of this machine and of who calls? Facts, gathered once for `create`, `run`,
+//! `exec` and `plan`; what follows from them is the plan's to decide.
 
 use crate::runtime::cgroup;
 use crate::runtime::cli::CreateArgs;
+use crate::runtime::container::Record;
 use crate::runtime::plan::{Ask, Host};
 use crate::sys;
 use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 impl CreateArgs {
@@ -37,11 +39,39 @@ fn facts(rootless: Option<bool>) -> Result<Host> {
         egid: egid.as_raw(),
         rootless: rootless.unwrap_or(!euid.is_root() || !initial),
         // Once denied, also in every user namespace below (user_namespaces(7)).
-        setgroups_denied: !initial && read("/proc/self/setgroups")?.trim() == "deny",
+        setgroups_denied: !initial && setgroups_denied("self")?,
         last_cap: last_cap()?,
         cgroup_mount: cgroup::find_mount()?,
         own_cgroup: cgroup::own()?,
     })
+}
+
+/// What `exec` must know for the container of `record`. Where the caller is itself in a cgroup does
+/// not matter to it.
+pub fn facts_for(record: &Record) -> Result<Host> {
+    Ok(Host {
+        euid: geteuid().as_raw(),
+        egid: getegid().as_raw(),
+        rootless: record.rootless,
+        setgroups_denied: record.rootless && setgroups_denied(&record.pid.to_string())?,
+        last_cap: last_cap()?,
+        cgroup_mount: record.cgroup_mount.clone(),
+        own_cgroup: PathBuf::from("/"),
+    })
+}
+
+fn setgroups_denied(process: &str) -> Result<bool> {
+    Ok(read(&format!("/proc/{process}/setgroups"))?.trim() == "deny")
+}
+
+/// Is this process in the user namespace of process `pid`?
+pub fn shares_user_namespace(pid: i32) -> Result<bool> {
+    let of = |who: &str| {
+        let path = format!("/proc/{who}/ns/user");
+        let stat = std::fs::metadata(&path).with_context(|| path)?;
+        Ok::<_, anyhow::Error>((stat.dev(), stat.ino()))
+    };
+    Ok(of("self")? == of(&pid.to_string())?)
 }
 
 /// The descriptors that socket activation passes to process `me` (sd_listen_fds(3)).

@@ -27,6 +27,9 @@ pub enum Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
     Start,
+    Exec,
+    /// `exec --ignore-paused`: the process waits with the others.
+    ExecPaused,
     Kill,
     /// `kill --all`: also what init left behind.
     KillAll,
@@ -60,6 +63,14 @@ pub fn ask(act: Act, status: Status, id: &str) -> Answer {
         (Start, Stopped) => no("cannot start a container that has stopped"),
         (Start, Creating | Paused) => {
             Answer::No(format!("cannot start a container in the {status} state"))
+        }
+
+        // Also before `start`: hooks and debuggers look into a container that waits.
+        (Exec | ExecPaused, Created | Running) | (ExecPaused, Paused) => Go,
+        (Exec, Paused) => no("cannot exec in a paused container (use --ignore-paused to override)"),
+        (Exec | ExecPaused, Stopped) => no("cannot exec in a stopped container"),
+        (Exec | ExecPaused, Creating) => {
+            Answer::No(format!("cannot exec in a container in the {status} state"))
         }
 
         (Kill, Created | Running | Paused) => Go,
@@ -142,6 +153,13 @@ mod tests {
                 "cannot start a container that has stopped",
             ]
         );
+        let (creating, stopped) = (
+            "cannot exec in a container in the creating state",
+            "cannot exec in a stopped container",
+        );
+        let paused = "cannot exec in a paused container (use --ignore-paused to override)";
+        assert_eq!(table(Exec), [creating, "go", "go", paused, stopped]);
+        assert_eq!(table(ExecPaused), [creating, "go", "go", "go", stopped]);
         let off = "container not running";
         assert_eq!(table(Kill), [off, "go", "go", "go", off]);
         assert_eq!(table(KillAll), [off, "go", "go", "go", "go"]);

@@ -33,10 +33,25 @@ pub fn check(spec: &Spec, ask: &Ask) -> Result<Vec<String>> {
     found.result()
 }
 
-/// The same for a process that joins a running container (`exec --process`).
-pub fn check_process(process: &Process) -> Result<Vec<String>> {
+/// The same for a process that joins the running container of `spec` (`exec`).
+pub fn check_process(process: &Process, spec: &Spec, ask: &Ask) -> Result<Vec<String>> {
+    let document = Document {
+        spec,
+        process: Some(process),
+        linux: spec.linux().as_ref(),
+        ask,
+    };
     let mut found = Findings::default();
-    process_alone(process, &mut found);
+    for check in [
+        self::process,
+        process_ids,
+        capabilities,
+        scheduler,
+        io_priority,
+        console,
+    ] {
+        check(&document, &mut found);
+    }
     found.result()
 }
 
@@ -1761,7 +1776,13 @@ mod tests {
     fn a_process_can_be_checked_alone() {
         let (process, _) = config::parse_process(br#"{"args": [], "cwd": ""}"#).unwrap();
         assert_eq!(
-            check_process(&process).unwrap_err().to_string(),
+            check_process(
+                &process,
+                &serde_json::from_value(default()).unwrap(),
+                &ask()
+            )
+            .unwrap_err()
+            .to_string(),
             "process.args: must not be empty; process.cwd: Cwd property must not be empty"
         );
     }

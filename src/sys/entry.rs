@@ -13,7 +13,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The verbs that clone a container's process from this one: they run only from a sealed copy.
-pub const MAKERS: [&str; 2] = ["create", "run"];
+pub const MAKERS: [&str; 3] = ["create", "run", "exec"];
 
 static READ_ONLY: AtomicBool = AtomicBool::new(false);
 

@@ -29,6 +29,18 @@ pub fn pid_of(pidfd: BorrowedFd) -> Result<i32> {
         .ok_or_else(|| refused(nix::errno::Errno::ESRCH))
 }
 
+/// setns(2) with a pidfd (Linux 5.8): enters those namespaces of the process that `kinds`
+/// (CLONE_NEW*) names, all or none. A pid namespace is entered by the caller's next children.
+pub fn enter(process: BorrowedFd, kinds: u64) -> Result<()> {
+    retry(
+        "setns",
+        || format!("pidfd {}, {kinds:#x}", process.as_raw_fd()),
+        // SAFETY: numbers only.
+        || unsafe { libc::setns(process.as_raw_fd(), kinds as libc::c_int) as libc::c_long },
+    )
+    .map(drop)
+}
+
 /// A copy, close-on-exec, of descriptor `number` of another process (pidfd_getfd(2), Linux 5.6).
 /// EPERM without the right to trace it: CAP_SYS_PTRACE where it is not dumpable.
 pub fn take_descriptor(pidfd: BorrowedFd, number: RawFd) -> Result<OwnedFd> {

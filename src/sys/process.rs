@@ -222,20 +222,24 @@ pub fn keep_on_exec(fd: i32) -> Result<()> {
     .map(drop)
 }
 
-/// Lets this process run on every processor its cpuset allows (sched_setaffinity(2)).
+/// Lets this process run on every processor its cpuset allows.
 pub fn use_all_processors() -> Result<()> {
     // More than any kernel has (CONFIG_NR_CPUS is at most 8192); it takes what exists of them.
-    let all = [u64::MAX; 8192 / 64];
+    use_processors(&[u64::MAX; 8192 / 64])
+}
+
+/// sched_setaffinity(2) of this process, one bit for each processor.
+pub fn use_processors(mask: &[u64]) -> Result<()> {
     retry(
         "sched_setaffinity",
-        || "all".to_owned(),
+        || format!("mask {:#x}…", mask.first().copied().unwrap_or(0)),
         // SAFETY: the mask has the size that is stated, and outlives the call.
         || unsafe {
             libc::syscall(
                 libc::SYS_sched_setaffinity,
                 0,
-                size_of_val(&all),
-                all.as_ptr(),
+                size_of_val(mask),
+                mask.as_ptr(),
             )
         },
     )

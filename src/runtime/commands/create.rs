@@ -7,14 +7,16 @@ use crate::runtime::plan::{Ask, Plan};
 use crate::runtime::{config, log, lsm, plan, validate};
 use crate::sys;
 use anyhow::{Context, Result, bail};
+use nix::unistd::Pid;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 pub fn create(global: &Global, args: &CreateArgs) -> Result<()> {
     let drawn = draw(args)?;
-    let console = console(args, &drawn.plan, true)?;
+    let terminal = drawn.plan.init.process.terminal;
+    let console = console(args.console_socket.as_deref(), terminal, true)?;
     let made = make(global, args, &drawn, console, Begin::ByFifo)?;
     // The container goes on without us: closing our ends must not end it.
     drop(made);
@@ -52,7 +54,7 @@ pub fn draw(args: &CreateArgs) -> Result<Drawn> {
 }
 
 /// What the caller left open is not for hooks or helpers; init lets the preserved ones through.
-fn guard_descriptors(preserve: u32) -> Result<()> {
+pub fn guard_descriptors(preserve: u32) -> Result<()> {
     for fd in 3..preserve.saturating_add(3) {
         if !sys::process::is_open(fd as i32) {
             bail!("--preserve-fds: preserved-fd {fd} (of {preserve}) is not open");
@@ -63,9 +65,8 @@ fn guard_descriptors(preserve: u32) -> Result<()> {
 
 /// The engine's end of the terminal, connected before anything is made. runc's rules: a terminal
 /// that nobody holds must be handed over, and only then. The words are runc's: tools know them.
-pub fn console(args: &CreateArgs, plan: &Plan, detach: bool) -> Result<Option<OwnedFd>> {
-    let terminal = plan.init.process.terminal;
-    match &args.console_socket {
+pub fn console(socket: Option<&Path>, terminal: bool, detach: bool) -> Result<Option<OwnedFd>> {
+    match socket {
         None if terminal && detach => {
             bail!("cannot allocate tty if runc will detach without setting console socket")
         }
@@ -97,7 +98,12 @@ pub fn make(
         begin,
     };
     let made = parent::make(order).context("unable to start container process")?;
-    match hand_out(args, &made, console) {
+    let out = HandOut {
+        console,
+        pidfd_socket: args.pidfd_socket.as_deref(),
+        pid_file: args.pid_file.as_deref(),
+    };
+    match out.give(made.pid, made.pidfd.as_fd(), made.master.as_ref()) {
         Ok(()) => Ok(made),
         Err(e) => {
             made.undo(plan);
@@ -111,18 +117,28 @@ pub fn hands_out(args: &CreateArgs) -> bool {
     args.console_socket.is_some() || args.pidfd_socket.is_some() || args.pid_file.is_some()
 }
 
-fn hand_out(args: &CreateArgs, made: &Made, console: Option<OwnedFd>) -> Result<()> {
-    if let (Some(socket), Some(master)) = (&console, &made.master) {
-        terminal::send_master(socket.as_fd(), master.as_fd())?;
+/// Where the caller wants what of a process that was made.
+pub struct HandOut<'a> {
+    /// For its terminal, connected.
+    pub console: Option<OwnedFd>,
+    pub pidfd_socket: Option<&'a Path>,
+    pub pid_file: Option<&'a Path>,
+}
+
+impl HandOut<'_> {
+    pub fn give(&self, pid: Pid, pidfd: BorrowedFd, master: Option<&OwnedFd>) -> Result<()> {
+        if let (Some(socket), Some(master)) = (&self.console, master) {
+            terminal::send_master(socket.as_fd(), master.as_fd())?;
+        }
+        if let Some(path) = self.pidfd_socket {
+            terminal::send_pidfd(path, pidfd)?;
+        }
+        if let Some(path) = self.pid_file {
+            write_pid_file(path, pid.as_raw())
+                .with_context(|| format!("--pid-file {}", path.display()))?;
+        }
+        Ok(())
     }
-    if let Some(path) = &args.pidfd_socket {
-        terminal::send_pidfd(path, made.pidfd.as_fd())?;
-    }
-    if let Some(path) = &args.pid_file {
-        write_pid_file(path, made.pid.as_raw())
-            .with_context(|| format!("--pid-file {}", path.display()))?;
-    }
-    Ok(())
 }
 
 /// Digits and nothing else (containerd parses the whole file), in one step: whoever waits for the

@@ -3,6 +3,7 @@
 pub mod create;
 pub mod delete;
 pub mod events;
+pub mod exec;
 pub mod kill;
 pub mod list;
 pub mod pause;
@@ -22,11 +23,12 @@ use crate::runtime::status::{Act, Answer, ask};
 use anyhow::{Context, Result, bail};
 use std::io::Write;
 
-/// Does what was typed; gives the exit status, which only `run` has one of its own for.
+/// Does what was typed; gives the exit status, which only `run` and `exec` have one of their own for.
 pub fn perform(global: &Global, verb: &Verb) -> Result<i32> {
     match verb {
         Verb::Create(args) => create::create(global, args)?,
         Verb::Run(args) => return run::run(global, args),
+        Verb::Exec(args) => return exec::exec(global, args).context("exec failed"),
         Verb::Start { id } => start::start(global, id)?,
         Verb::State { id } => state::state(global, id)?,
         Verb::List { format, quiet } => list::list(global, *format, *quiet)?,

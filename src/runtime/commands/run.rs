@@ -14,7 +14,10 @@ use std::os::fd::AsFd;
 pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
     let drawn = create::draw(&args.create)?;
     let plan = &drawn.plan;
-    let console = create::console(&args.create, plan, args.detach)?;
+    let console = {
+        let socket = args.create.console_socket.as_deref();
+        create::console(socket, plan.init.process.terminal, args.detach)?
+    };
     let signals = match args.detach {
         true => None,
         false => Some(Signals::hold()?),

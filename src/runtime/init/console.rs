@@ -33,14 +33,19 @@ impl Pty {
         Ok(Pty { master, slave })
     }
 
-    /// Size and owner, then /dev/console is this pty: bound by descriptor, over a file that is no
-    /// link (CVE-2025-52565, CVE-2026-88264).
-    pub fn set_up(&self, root: BorrowedFd, size: Option<(u16, u16)>, uid: u32) -> Result<()> {
+    /// Size and owner.
+    pub fn set_up(&self, size: Option<(u16, u16)>, uid: u32) -> Result<()> {
         if let Some((rows, columns)) = size {
             sys::tty::set_size(self.slave.as_fd(), rows, columns).context("process.consoleSize")?;
         }
         nix::unistd::fchown(&self.slave, Some(Uid::from_raw(uid)), None::<Gid>)
             .call("fchown", || format!("pty, {uid}"))?;
+        Ok(())
+    }
+
+    /// /dev/console is this pty: bound by descriptor, over a file that is no link (CVE-2025-52565,
+    /// CVE-2026-88264).
+    pub fn become_console(&self, root: BorrowedFd) -> Result<()> {
         let dev =
             inside::open_no_links(root, Path::new("/dev"), OFlag::O_PATH | OFlag::O_DIRECTORY)
                 .context("/dev/console")?;

@@ -1,8 +1,10 @@
-//! Enters namespaces: those given by path, and a new user namespace's root.
+//! Enters namespaces: those given by path, those of a running container; becomes a user namespace's
+//! root.
 
+use super::Running;
 use crate::runtime::cgroup;
 use crate::runtime::plan::{InitPlan, Join, TimeOffset};
-use crate::sys::Call;
+use crate::sys::{self, Call};
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
@@ -29,6 +31,19 @@ pub fn enter(join: &[Join]) -> Result<()> {
         nix::sched::setns(fd.as_fd(), kind)
             .call("setns", || format!("{:?}, {}", j.path, j.name))
             .with_context(|| in_words(j))?;
+    }
+    Ok(())
+}
+
+/// Enters a running container: all its namespaces in one call, so that at no time this process is
+/// half in one. `kinds` are CLONE_NEW*.
+pub fn enter_running(running: &Running, kinds: u64) -> Result<()> {
+    if kinds != 0 {
+        sys::pidfd::enter(running.init, kinds).context("enter the container's namespaces")?;
+    }
+    if let Some(root) = &running.root {
+        nix::unistd::fchdir(root).call("fchdir", || "the container's root".to_owned())?;
+        nix::unistd::chroot(".").call("chroot", || "\".\"".to_owned())?;
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ pub mod sources;
 use crate::runtime::handshake::{FromInit, FromParent, InitEnd};
 use crate::runtime::hooks;
 use crate::runtime::plan::seccomp::SeccompPlan;
-use crate::runtime::plan::{CloneRoute, InitPlan, Plan, ProcessPlan};
+use crate::runtime::plan::{CloneRoute, InitPlan, Plan, ProcessPlan, Rlimit};
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, bail};
 use mounts::OwnCgroup;
@@ -28,7 +28,7 @@ use nix::sys::stat::Mode;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 
 /// What init is given.
@@ -44,13 +44,25 @@ pub struct Ask<'a> {
     /// The container's cgroup directory on the host, and where it is looked for when systemd makes
     /// it: the cgroup2 mount.
     pub cgroup: Option<&'a Path>,
+    /// The container that this process joins (`exec`); `None`: it is the first of its own.
+    pub running: Option<Running<'a>>,
     pub cgroup_mount: &'a Path,
     /// The container's state as JSON, with this pid and status: for hooks.
     pub state: &'a dyn Fn(i32, &str) -> Vec<u8>,
 }
 
+/// A container that is there already.
+pub struct Running<'a> {
+    /// A pidfd of its init.
+    pub init: BorrowedFd<'a>,
+    /// Its root directory, where its mount namespace does not lead there.
+    pub root: Option<OwnedFd>,
+}
+
 /// How init learns that it is to start.
 pub enum Start {
+    /// `exec`: nothing to wait for.
+    AtOnce,
     /// `run`: the parent says so.
     Handshake,
     /// `create`: somebody writes a byte into `go`. Both are fifos opened for reading and writing, so
@@ -106,7 +118,11 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
         // denied here already, they are not silently kept: identity::assume sees to that.
         let _ = nix::unistd::setgroups(&[]);
     }
-    join::enter(&plan.join)?;
+    let mut proc = None;
+    match &ask.running {
+        None => join::enter(&plan.join)?,
+        Some(running) => proc = join_running(ask, running)?,
+    }
     if ask.plan.parent.clone.route == CloneRoute::Joiner && !make_init(ask)? {
         return Ok(Prepared::Joined);
     }
@@ -130,14 +146,20 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
     }
     // Before anything of the container can look at this process (CVE-2016-9962).
     sys::process::set_not_dumpable()?;
-    let proc = open_proc(plan)?;
+    if proc.is_none() {
+        proc = open_proc(plan)?;
+    }
     if let Some(name) = &plan.keyring {
         labels::with_key_label(&plan.process, proc.as_ref(), || join_keyring(name))?;
     }
     if plan.loopback_up {
         sys::tty::loopback_up().context("bring lo up")?;
     }
-    build_rootfs(ask, proc.as_ref())?;
+    match ask.running {
+        None => build_rootfs(ask, proc.as_ref())?,
+        // All namespaces are entered: the root is this directory.
+        Some(_) => give_stdio(ask, sys::mount::cwd(), false)?,
+    }
     Ok(Prepared::Init(confine(ask, proc.as_ref())?))
 }
 
@@ -150,6 +172,36 @@ fn open_proc(plan: &InitPlan) -> Result<Option<proc::Proc>> {
     }
     let proc = proc::Proc::open().context("a proc file system to write to")?;
     Ok(Some(proc))
+}
+
+/// What needs the host's powers and its /proc comes first; then into the container, at once.
+fn join_running(ask: &Ask, running: &Running) -> Result<Option<proc::Proc>> {
+    let Plan { parent, init, .. } = ask.plan;
+    if let Some(score) = parent.oom_score_adj {
+        let file = "/proc/self/oom_score_adj";
+        std::fs::write(file, score.to_string())
+            .with_context(|| format!("process.oomScoreAdj: write {score} to {file}"))?;
+    }
+    if init.in_user_namespace {
+        // Root of a user namespace may not raise a hard limit (setrlimit(2)).
+        raise_hard_limits(&parent.rlimits)?;
+    }
+    // Here it sees the container's pid namespace already and the host's /proc still. An ordinary user
+    // may make one only inside.
+    let proc = open_proc(init).ok().flatten();
+    join::enter_running(running, init.enter)?;
+    Ok(proc)
+}
+
+fn raise_hard_limits(limits: &[Rlimit]) -> Result<()> {
+    for limit in limits {
+        let (soft, hard) = sys::process::rlimit(limit.resource)?;
+        if limit.hard > hard {
+            sys::process::set_rlimit(0, limit.resource, soft, limit.hard)
+                .with_context(|| format!("process.rlimits ({})", limit.name))?;
+        }
+    }
+    Ok(())
 }
 
 /// The joiner has entered what is joined; init is made in the new namespaces, as its sibling, so
@@ -217,7 +269,7 @@ fn build_rootfs(ask: &Ask, proc: Option<&proc::Proc>) -> Result<()> {
         )?;
     }
     root.enter()?;
-    give_stdio(ask, &root)?;
+    give_stdio(ask, root.fd(), true)?;
     if plan.process.cwd != Path::new("/") {
         // Before the root may become read-only.
         rootfs::make_directory(root.fd(), &plan.process.cwd).context("process.cwd")?;
@@ -252,13 +304,17 @@ fn run_hooks(
     hooks::run(hooks, kind, &state(pid, status))
 }
 
-fn give_stdio(ask: &Ask, root: &rootfs::Root) -> Result<()> {
+/// `console`: the terminal is also the container's /dev/console.
+fn give_stdio(ask: &Ask, root: BorrowedFd, console: bool) -> Result<()> {
     let process = &ask.plan.init.process;
     if !process.terminal {
-        return console::adopt_stdio(root.fd(), process.uid);
+        return console::adopt_stdio(root, process.uid);
     }
-    let pty = console::Pty::open(root.fd())?;
-    pty.set_up(root.fd(), process.console_size, process.uid)?;
+    let pty = console::Pty::open(root)?;
+    pty.set_up(process.console_size, process.uid)?;
+    if console {
+        pty.become_console(root)?;
+    }
     pty.become_stdio()?;
     ask.end.tell(&FromInit::Console(pty.master))
 }
@@ -328,9 +384,14 @@ fn close_what_is_not_the_containers(ask: &Ask) -> Result<()> {
 }
 
 fn set_scheduling(process: &ProcessPlan) -> Result<()> {
-    // Whatever the caller was bound to (an engine on housekeeping processors, say) is not the
-    // container's; its cpuset is. A kernel that refuses leaves it slower, not wrong.
-    let _ = sys::process::use_all_processors();
+    match &process.processors {
+        Some(mask) => {
+            sys::process::use_processors(mask).context("process.execCPUAffinity.final")?;
+        }
+        // Whatever the caller was bound to (an engine on housekeeping processors, say) is not the
+        // container's; its cpuset is. A kernel that refuses leaves it slower, not wrong.
+        None => drop(sys::process::use_all_processors()),
+    }
     if let Some(s) = &process.scheduler {
         let attr = sys::process::SchedAttr {
             policy: s.policy,
@@ -373,7 +434,7 @@ fn start_up(
         Err(e) => e,
     };
     match start {
-        Start::Handshake => say_failed(&end, &e),
+        Start::AtOnce | Start::Handshake => say_failed(&end, &e),
         Start::Fifo { report, .. } => {
             // A starter that is gone has nobody to tell; the exit status says the rest.
             let _ = File::from(report).write_all(format!("{e:#}").as_bytes());
@@ -389,10 +450,14 @@ fn run_hooks_at_start(plan: &InitPlan, state: &dyn Fn(i32, &str) -> Vec<u8>) -> 
 }
 
 fn wait_for_start(end: &InitEnd, start: &Start) -> Result<()> {
-    end.tell(&FromInit::Ready)?;
     match start {
-        Start::Handshake => end.wait_for(FromParent::Start),
+        Start::AtOnce => Ok(()),
+        Start::Handshake => {
+            end.tell(&FromInit::Ready)?;
+            end.wait_for(FromParent::Start)
+        }
         Start::Fifo { go, .. } => {
+            end.tell(&FromInit::Ready)?;
             let mut byte = [0];
             let mut file = File::from(go.try_clone()?);
             match file.read(&mut byte).context("wait for start")? {

@@ -4,6 +4,7 @@
 //! The parent and init work at the same time: while init mounts, the parent writes limits and the
 //! device program. They meet in the [`handshake`](super::handshake).
 
+pub mod enter;
 pub mod foreground;
 pub mod ids;
 pub mod listener;
@@ -272,6 +273,7 @@ impl Effects {
                     ignored_signals,
                     sources,
                     cgroup: cgroup.map(|c| c.path()),
+                    running: None,
                     cgroup_mount: &self.record.cgroup_mount,
                     state: &|pid, status| self.record.hook_state(pid, status),
                 })

@@ -1,11 +1,12 @@
 //! From a checked config.json to the plan: which part of it is drawn where.
 
 use super::{
-    Ask, CgroupPlan, IdMap, Mount, MountKind, ParentPlan, Plan, hooks, mounts, namespaces, process,
-    resources, rootfs, scheduling, seccomp, sysctl, unit,
+    Ask, CgroupPlan, IdMap, Mount, MountKind, ParentPlan, Plan, ProcessPlan, hooks, mounts,
+    namespaces, process, resources, rootfs, scheduling, seccomp, sysctl, unit,
 };
 use anyhow::{Context, Result};
-use oci_spec::runtime::{Linux, Spec};
+use oci_spec::runtime::{Linux, Process, Spec};
+use std::borrow::Cow;
 use std::path::Path;
 
 /// Everything that is to be done for the container `ask.id`.
@@ -14,15 +15,7 @@ use std::path::Path;
 pub fn draw(spec: &Spec, ask: &Ask) -> Result<Plan> {
     let process = spec.process().as_ref().context("process is missing")?;
     let root = spec.root().as_ref().context("root is missing")?;
-    let nothing;
-    let linux = match spec.linux() {
-        Some(linux) => linux,
-        None => {
-            // Not Linux::default(), which is oci-spec's idea of a container.
-            nothing = serde_json::from_str::<Linux>("{}")?;
-            &nothing
-        }
-    };
+    let linux = &linux_of(spec)?;
     let annotations = spec.annotations().iter().flatten();
     let mut plan = Plan {
         annotations: annotations.map(|(k, v)| (k.clone(), v.clone())).collect(),
@@ -61,8 +54,34 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<Plan> {
     }
     init.rootfs = Some(rootfs::draw(root, linux, mounts, ask)?);
 
-    let (mut who, more) = process::draw(process, ask)?;
+    let (who, more) = process_in(linux, process, ask)?;
     warnings.extend(more);
+    if let Some(hooks) = spec.hooks() {
+        hooks::draw(hooks, &who.env, &mut plan.parent, init)?;
+    }
+    init.process = who;
+    if let Some(profile) = seccomp::draw(spec)? {
+        warnings.extend(profile.warnings.iter().cloned());
+        init.seccomp = Some(profile);
+    }
+    Ok(plan)
+}
+
+/// Not Linux::default(), which is oci-spec's idea of a container.
+pub(super) fn linux_of(spec: &Spec) -> Result<Cow<'_, Linux>> {
+    Ok(match spec.linux() {
+        Some(linux) => Cow::Borrowed(linux),
+        None => Cow::Owned(serde_json::from_str("{}")?),
+    })
+}
+
+/// A process of the container, the first or another: with what `linux` says of every one.
+pub(super) fn process_in(
+    linux: &Linux,
+    process: &Process,
+    ask: &Ask,
+) -> Result<(ProcessPlan, Vec<String>)> {
+    let (mut who, mut warnings) = process::draw(process, ask)?;
     if !namespaces::may_set_groups(linux, ask) {
         process::leave_groups(&mut who)?;
     }
@@ -73,15 +92,7 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<Plan> {
     }
     let policy = linux.memory_policy().as_ref();
     who.memory_policy = policy.map(scheduling::memory_policy).transpose()?;
-    if let Some(hooks) = spec.hooks() {
-        hooks::draw(hooks, &who.env, &mut plan.parent, init)?;
-    }
-    init.process = who;
-    if let Some(profile) = seccomp::draw(spec)? {
-        warnings.extend(profile.warnings.iter().cloned());
-        init.seccomp = Some(profile);
-    }
-    Ok(plan)
+    Ok((who, warnings))
 }
 
 /// The cgroup, and with the systemd manager the unit that it is ordered with.

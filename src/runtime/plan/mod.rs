@@ -11,6 +11,7 @@
 pub mod default_spec;
 pub mod device_program;
 mod draw;
+pub mod exec;
 mod hooks;
 mod mounts;
 mod namespaces;
@@ -224,6 +225,8 @@ pub struct InitPlan {
     /// Namespaces entered by path, in this order (pid only for an ordinary user: see
     /// [`ClonePlan::pid_namespace`]).
     pub join: Vec<Join>,
+    /// CLONE_NEW* of the running container that is entered by a pidfd of its init (`exec`).
+    pub enter: u64,
     /// A new user namespace: wait until the parent has written the id maps, then become its root.
     pub new_user_namespace: bool,
     /// Init lives in a user namespace, new or joined: devices are bound, not made.
@@ -424,6 +427,8 @@ pub struct ProcessPlan {
     /// personality(2) value.
     pub personality: Option<u64>,
     pub memory_policy: Option<MemoryPolicy>,
+    /// Processors to run on, one bit each; `None`: all that the cpuset allows.
+    pub processors: Option<Vec<u64>>,
     /// Descriptors 3..3+N survive exec.
     pub preserve_fds: u32,
 }

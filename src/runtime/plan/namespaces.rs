@@ -70,6 +70,18 @@ pub fn draw(linux: &Linux, ask: &Ask, parent: &mut ParentPlan, init: &mut InitPl
     parent.net_devices = net_devices(linux);
 }
 
+/// CLONE_NEW* of all namespaces that are not those of whoever created the container.
+pub fn all(linux: &Linux) -> u64 {
+    let all = linux.namespaces().as_deref().unwrap_or_default();
+    all.iter().fold(0, |bits, ns| bits | ns.typ() as u64)
+}
+
+/// The user namespace was there before the container: it may be that of the caller too.
+pub fn joins_user_namespace(linux: &Linux) -> bool {
+    let all = linux.namespaces().as_deref().unwrap_or_default();
+    wanted(all, LinuxNamespaceType::User).flatten().is_some()
+}
+
 /// A cgroup namespace of its own, new or joined.
 pub fn has_cgroup_namespace(linux: &Linux) -> bool {
     has(linux, LinuxNamespaceType::Cgroup)

@@ -50,6 +50,7 @@ pub fn draw(process: &Process, ask: &Ask) -> Result<(ProcessPlan, Vec<String>)> 
             .transpose()?,
         personality: None,
         memory_policy: None,
+        processors: None,
         preserve_fds: ask.preserve_fds,
     };
     Ok((plan, warnings))

@@ -76,6 +76,9 @@ pub fn personality(asked: &LinuxPersonality) -> (u64, Option<String>) {
 /// The kernel has at most so many memory nodes (MAX_NUMNODES).
 const NODES: u32 = 1024;
 
+/// And so many processors (CONFIG_NR_CPUS).
+const PROCESSORS: u32 = 8192;
+
 /// set_mempolicy(2).
 pub fn memory_policy(asked: &LinuxMemoryPolicy) -> Result<MemoryPolicy> {
     let mode = match asked.mode() {
@@ -100,8 +103,24 @@ pub fn memory_policy(asked: &LinuxMemoryPolicy) -> Result<MemoryPolicy> {
     })
 }
 
-/// `0-2,5` as numbers, ascending.
+/// A list of processors like `0-3,7` as the mask of sched_setaffinity(2).
+pub fn processors(list: &str) -> Result<Vec<u64>> {
+    let all = numbers(list, "processor", PROCESSORS)?;
+    ensure!(!all.is_empty(), "it names no processor");
+    let last = all.iter().copied().max().unwrap_or(0) as usize;
+    let mut mask = vec![0; last / 64 + 1];
+    for n in all {
+        mask[n as usize / 64] |= 1 << (n % 64);
+    }
+    Ok(mask)
+}
+
 fn nodes(list: &str) -> Result<Vec<u32>> {
+    numbers(list, "node", NODES)
+}
+
+/// `0-2,5` as numbers, ascending.
+fn numbers(list: &str, what: &str, limit: u32) -> Result<Vec<u32>> {
     let mut all = BTreeSet::new();
     for part in list.split(',').map(str::trim).filter(|p| !p.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -109,8 +128,8 @@ fn nodes(list: &str) -> Result<Vec<u32>> {
             text.trim()
                 .parse::<u32>()
                 .ok()
-                .filter(|n| *n < NODES)
-                .with_context(|| format!("{text:?} is not a node number below {NODES}"))
+                .filter(|n| *n < limit)
+                .with_context(|| format!("{text:?} is not a {what} number below {limit}"))
         };
         let (first, last) = (number(first)?, number(last)?);
         ensure!(first <= last, "{part:?} runs backwards");
@@ -127,6 +146,25 @@ mod tests {
 
     fn from<T: DeserializeOwned>(value: Value) -> T {
         serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_list_of_processors_is_a_mask() {
+        for (list, mask) in [
+            ("0", vec![1]),
+            ("0-2,5", vec![0b10_0111]),
+            ("64", vec![0, 1]),
+            ("1, 63-65", vec![1 << 63 | 2, 3]),
+        ] {
+            assert_eq!(processors(list).unwrap(), mask, "{list}");
+        }
+        for (list, why) in [
+            ("", "it names no processor"),
+            ("8192", "\"8192\" is not a processor number below 8192"),
+            ("3-1", "\"3-1\" runs backwards"),
+        ] {
+            assert_eq!(processors(list).unwrap_err().to_string(), why);
+        }
     }
 
     #[test]

@@ -1,0 +1,201 @@
+//! One more process in a running container (`exec`): one clone, into the container's cgroup and pid
+//! namespace, of a process that enters the rest itself.
+
+use crate::runtime::cgroup::Cgroup;
+use crate::runtime::container::Record;
+use crate::runtime::handshake::{self, FromInit, FromParent, ParentEnd};
+use crate::runtime::init;
+use crate::runtime::parent::listener;
+use crate::runtime::plan::exec::ExecPlan;
+use crate::runtime::state::State;
+use crate::runtime::status::Status;
+use crate::sys::{self, Call, process::Cloned};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, geteuid};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// What is entered.
+pub struct Order<'a> {
+    pub plan: &'a ExecPlan,
+    /// The container's init, known to be itself: by this, and not by paths, all is entered.
+    pub init: BorrowedFd<'a>,
+    pub record: &'a Record,
+    pub status: Status,
+    pub cgroup: Option<Place<'a>>,
+}
+
+/// The cgroup of the new process.
+pub enum Place<'a> {
+    /// The container's, or where that may hold no processes, the one that init is in.
+    Containers { cgroup: &'a Cgroup, mount: &'a Path },
+    /// The one that was asked for.
+    Chosen(OwnedFd),
+}
+
+/// A process that has executed its program.
+pub struct Entered {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+    /// The master of its terminal, if it has one.
+    pub master: Option<OwnedFd>,
+}
+
+impl Entered {
+    /// Ends it: after a step that follows has failed.
+    pub fn undo(self) {
+        // Failures have no one to act on them: the error that led here is the one to report.
+        let _ = sys::pidfd::send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+        let _ = nix::sys::wait::waitpid(self.pid, None);
+    }
+}
+
+/// Makes the process and waits until it has executed its program, or leaves nothing behind.
+pub fn enter(order: &Order) -> Result<Entered> {
+    let (end, pid, pidfd) = spawn(order)?;
+    let mut master = None;
+    let failed = loop {
+        match end.hear() {
+            Ok(Some(FromInit::Console(fd))) => master = Some(fd),
+            // Only with a seccomp agent: the listener is gone with exec.
+            Ok(Some(FromInit::Listener(number))) => {
+                if let Err(e) = hand_over(order, pid, pidfd.as_fd(), number) {
+                    break e;
+                }
+            }
+            Ok(Some(FromInit::Ready)) => {
+                if let Err(e) = end.tell(FromParent::Start) {
+                    break e;
+                }
+            }
+            Ok(Some(FromInit::Failed(why))) => break anyhow!(why),
+            Ok(Some(other)) => break anyhow!("the process said {other:?} instead of starting"),
+            // Exec has closed its end. Death closes it too, and its status tells: it is not ours to
+            // guess whether the program had begun.
+            Ok(None) => return Ok(Entered { pid, pidfd, master }),
+            Err(e) => break e,
+        }
+    };
+    Entered { pid, pidfd, master }.undo();
+    Err(failed)
+}
+
+fn hand_over(order: &Order, pid: Pid, pidfd: BorrowedFd, number: i32) -> Result<()> {
+    let seccomp = order.plan.plan.init.seccomp.as_ref();
+    let notify = seccomp.and_then(|seccomp| seccomp.notify.as_ref());
+    let notify = notify.context("the process has a seccomp listener that nobody asked for")?;
+    let state = State::of(order.record, order.status);
+    listener::hand_over(notify, pidfd, number, pid.as_raw(), &state)
+}
+
+/// Clones; the child never returns from here.
+fn spawn(order: &Order) -> Result<(ParentEnd, Pid, OwnedFd)> {
+    let ExecPlan {
+        plan,
+        parent_enters,
+        initial_processors,
+        chroot,
+    } = order.plan;
+    let root = match chroot {
+        true => Some(root_of(order.record.pid)?),
+        false => None,
+    };
+    let ignored_signals = sys::process::ignored_signals();
+    let (parent_end, init_end) = handshake::pair()?;
+    if let Some(mask) = initial_processors {
+        sys::process::use_processors(mask).context("process.execCPUAffinity.initial")?;
+    }
+    if geteuid().is_root() {
+        // The child is seen by the container's processes from its first moment: they must not look
+        // into it (CVE-2016-9962). An ordinary user's are in another user namespace, so they cannot;
+        // and the child must be able to write to its own files in /proc.
+        sys::process::set_not_dumpable()?;
+    }
+    if *parent_enters != 0 {
+        // This program makes no other child, and what it does from here on needs no way back.
+        sys::pidfd::enter(order.init, *parent_enters)
+            .context("enter the container's namespaces")?;
+    }
+    match clone_into_cgroup(order).context("make the process")? {
+        Cloned::Child => {
+            drop(parent_end);
+            init::run(init::Ask {
+                plan,
+                end: init_end,
+                start: match plan
+                    .init
+                    .seccomp
+                    .as_ref()
+                    .is_some_and(|s| s.notify.is_some())
+                {
+                    true => init::Start::Handshake,
+                    false => init::Start::AtOnce,
+                },
+                ignored_signals,
+                sources: Vec::new(),
+                cgroup: None,
+                cgroup_mount: &order.record.cgroup_mount,
+                running: Some(init::Running {
+                    init: order.init,
+                    root,
+                }),
+                // `exec` has no hooks.
+                state: &|_, _| Vec::new(),
+            })
+        }
+        Cloned::Parent { pid, pidfd } => Ok((parent_end, Pid::from_raw(pid), pidfd)),
+    }
+}
+
+/// The root directory of the container, for one that shares the host's mounts.
+fn root_of(pid: i32) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/root");
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = nix::fcntl::open(path.as_str(), flags, Mode::empty())
+        .call("open", || format!("{path:?}"))
+        .context("find the container's root")?;
+    Ok(root)
+}
+
+fn clone_into_cgroup(order: &Order) -> Result<Cloned> {
+    let clone = |dir: Option<BorrowedFd>| sys::process::clone(0, dir, false);
+    let refused = match &order.cgroup {
+        None => return Ok(clone(None)?),
+        Some(Place::Chosen(dir)) => return Ok(clone(Some(dir.as_fd())).context("--cgroup")?),
+        Some(Place::Containers { cgroup, mount }) => match clone(Some(cgroup.dir())) {
+            // cgroups(7), no internal processes: a container that manages cgroups itself has moved
+            // its init into one below.
+            Err(e) if e.errno == Errno::EBUSY => {
+                let dir = cgroup_of(order.record.pid, cgroup, mount)?;
+                return Ok(clone(Some(dir.dir()))?);
+            }
+            Err(e) => e,
+            cloned => return Ok(cloned?),
+        },
+    };
+    match refused.errno {
+        // As runc: an ordinary user's container goes without limits where it must.
+        Errno::EACCES | Errno::EPERM if order.record.rootless => Ok(clone(None)?),
+        _ => Err(refused).context("the container's cgroup"),
+    }
+}
+
+/// The cgroup that init is in, which must be the container's or one below: what the container itself
+/// can choose.
+fn cgroup_of(pid: i32, container: &Cgroup, mount: &Path) -> Result<Cgroup> {
+    let file = format!("/proc/{pid}/cgroup");
+    let text = std::fs::read_to_string(&file).with_context(|| file.clone())?;
+    let inner = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    let path = mount.join(inner.with_context(|| format!("{file} has no line 0::"))?);
+    if !path.starts_with(container.path()) {
+        bail!(
+            "the container's cgroup has cgroups with controllers below it, and init was moved out of \
+             it to {}: no place for one more process; choose one with --cgroup",
+            path.display()
+        );
+    }
+    Cgroup::open(&path)?.with_context(|| format!("cgroup {} is gone", path.display()))
+}
