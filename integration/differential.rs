@@ -357,7 +357,7 @@ fn an_exec_of_a_process_file_is_that_of_runc(t: &Place) -> Result<()> {
         json!({ "args": ["/probe"], "cwd": "/", "user": { "uid": 0, "gid": 0 }, "env": ["PATH=/bin"] }),
         json!({ "args": ["/probe"], "cwd": "/tmp", "user": { "uid": 1000, "gid": 7, "additionalGids": [8] },
                 "capabilities": { "bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"] },
-                "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 5, "hard": 50 }], "noNewPrivileges": true }),
+                "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 50, "hard": 50 }], "noNewPrivileges": true }),
     ] {
         fs::write(&file, process.to_string())?;
         compare_exec(

@@ -16,7 +16,10 @@ tests! {
     cve_2019_5736_the_runtime_cannot_be_written_through_proc_exe,
     cve_2019_5736_proc_self_exe_as_the_program_changes_nothing,
     cve_2019_5736_proc_self_exe_as_an_interpreter_changes_nothing,
+    cve_2019_5736_proc_self_exe_during_exec_changes_nothing,
     cve_2024_21626_no_working_directory_through_a_descriptor,
+    cve_2024_21626_no_working_directory_through_a_descriptor_of_exec,
+    cve_2026_30892_user_1_of_exec_is_not_root,
     cve_2024_21626_no_directory_of_the_host_is_open_inside,
     cve_2019_16884_a_link_of_the_image_does_not_lead_a_volume_into_proc [Need::Beyond("crun", "1.8 follows it inside")],
     cve_2023_28642_a_symlinked_proc_is_refused [Need::Beyond("crun", "1.8 follows it inside")],
@@ -137,6 +140,76 @@ fn cve_2019_5736_proc_self_exe_as_an_interpreter_changes_nothing(t: &Place) -> R
         std::os::unix::fs::PermissionsExt::from_mode(0o755),
     )?;
     unharmed(t, &bundle)
+}
+
+fn cve_2019_5736_proc_self_exe_during_exec_changes_nothing(t: &Place) -> Result<()> {
+    let runtime = private_runtime(t)?;
+    let before = fs::read(&runtime)?;
+    let bundle = t.bundle().args(&["sleep", "1000"]);
+    let evil = bundle.inside("evil");
+    fs::write(&evil, "#!/proc/self/exe\n")?;
+    fs::set_permissions(&evil, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let c = create_with(t, &runtime, &bundle)?;
+    t.other_runtime(&runtime, ["start", &c.id]).run()?.ok();
+    for program in ["/proc/self/exe", "/evil"] {
+        // Whatever it becomes: the file it was executed from is opened for writing meanwhile.
+        let running = t
+            .other_runtime(&runtime, ["exec", &c.id, program])
+            .spawn()?;
+        let exe = format!("/proc/{}/exe", running.pid());
+        for _ in 0..2000 {
+            if let Ok(file) = OpenOptions::new().write(true).open(&exe) {
+                assert!(
+                    file.write_at(&before[..1], 0).is_err(),
+                    "{exe} can be written"
+                );
+            }
+        }
+        running.wait()?;
+        assert!(fs::read(&runtime)? == before);
+    }
+    c.end()
+}
+
+fn cve_2024_21626_no_working_directory_through_a_descriptor_of_exec(t: &Place) -> Result<()> {
+    let c = t.sleeper()?;
+    for n in 3..14 {
+        let cwd = format!("/proc/self/fd/{n}");
+        let out = t.call([
+            "exec",
+            "--cwd",
+            &cwd,
+            &c.id,
+            "sh",
+            "-c",
+            "pwd; cat etc/shadow",
+        ])?;
+        assert_ne!(out.status, 0, "{cwd}: {out:?}");
+        assert_eq!(out.stdout, "", "{cwd}");
+    }
+    c.end()
+}
+
+fn cve_2026_30892_user_1_of_exec_is_not_root(t: &Place) -> Result<()> {
+    let c = t.sleeper()?;
+    for (user, seen) in [("1", "1 0"), ("1:1", "1 1"), ("1000:7", "1000 7")] {
+        let out = t.call([
+            "exec",
+            "--user",
+            user,
+            &c.id,
+            "sh",
+            "-c",
+            "echo $(id -u) $(id -g)",
+        ])?;
+        assert_eq!(out.text(), seen, "{user}");
+    }
+    for wrong in ["1x", "-1", "0x0", "1:", "1:x", "4294967295"] {
+        let out = t.call(["exec", "--user", wrong, &c.id, "id", "-u"])?;
+        assert_eq!(out.stdout, "", "{wrong}");
+        assert_ne!(out.status, 0, "{wrong}");
+    }
+    c.end()
 }
 
 fn cve_2024_21626_no_working_directory_through_a_descriptor(t: &Place) -> Result<()> {

@@ -8,7 +8,7 @@
 //! says where the runtime is, `SC_IN_GUEST=1` that the machine is slow. `SC_THOROUGH=1` kills the
 //! runtime at every system call instead of some, `SC_BEYOND=1` also runs what a stand-in is known to
 //! fail. `SC_WITHOUT=openat2` (or another call, or several) is a kernel without it: then most tests
-//! fail, but none may say that something was left behind.
+//! fail, but nothing may be left behind that the test has not made itself.
 //!
 //! # Layout
 //!

@@ -34,6 +34,7 @@ tests! {
     without_a_cgroup_what_needs_one_says_so [OURS],
     without_delegation_a_limit_is_refused [OURS],
     a_delegated_cgroup_is_used,
+    a_process_joins_a_users_container,
     a_delegated_cgroup_is_limited [Need::Controller("pids")],
     told_that_it_is_not_rootless_nothing_is_skipped [OURS],
     records_are_kept_in_the_runtime_directory [OURS],
@@ -168,6 +169,7 @@ fn a_range_of_ids_is_mapped_by_newuidmap(t: &Place) -> Result<()> {
     let out = t.run(
         &t.bundle()
             .with_range()?
+            .caps(&["CAP_CHOWN"])
             .sh("touch /tmp/own; chown 5:6 /tmp/own"),
     )?;
     out.ok();
@@ -409,6 +411,23 @@ fn a_delegated_cgroup_is_used(t: &Place) -> Result<()> {
     t.call(["delete", "--force", &c.id])?.ok();
     t.nothing_is_left();
     Ok(())
+}
+
+fn a_process_joins_a_users_container(t: &Place) -> Result<()> {
+    let c = t.create(&anns(t, false)?.args(&["sleep", "1000"]))?;
+    c.start()?;
+    let script = "id -u; readlink /proc/self/ns/pid; exit 6";
+    let out = t.call(["exec", &c.id, "sh", "-c", script])?;
+    let pid = fs::read_link(format!("/proc/{}/ns/pid", c.pid))?
+        .display()
+        .to_string();
+    assert_eq!(
+        (out.status, out.stdout),
+        (6, format!("0\n{pid}\n")),
+        "{}",
+        out.stderr
+    );
+    c.end()
 }
 
 fn a_delegated_cgroup_is_limited(t: &Place) -> Result<()> {
