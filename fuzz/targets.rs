@@ -10,6 +10,9 @@ use simplecontainer::image::bundle;
 use simplecontainer::image::compression::decode;
 use simplecontainer::image::config::ImageConfig;
 use simplecontainer::image::manifest::Document;
+use simplecontainer::image::reference::Reference;
+use simplecontainer::image::registry::challenge;
+use simplecontainer::image::registry::url::Url;
 use simplecontainer::image::{layer, tape::Tape, users};
 use simplecontainer::runtime::container::{Record, check_id};
 use simplecontainer::runtime::plan::{self, Ask, Host};
@@ -33,6 +36,7 @@ pub const ALL: &[Target] = &[
     target("words", words),
     target("layer", a_layer),
     target("image", documents_of_an_image),
+    target("registry", words_of_a_registry),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8])) -> Target {
@@ -323,6 +327,23 @@ fn words(input: &[u8]) {
             plan::unit::expand(word).map(drop),
         ];
         results.into_iter().filter_map(Result::err).for_each(say);
+    }
+}
+
+/// Names of images, and what a registry's headers say. What parses is printed to the same again.
+fn words_of_a_registry(input: &[u8]) {
+    let base = Url::parse("https://r.example:5000/v2/a/blobs/").expect("a URL");
+    let text = String::from_utf8_lossy(input);
+    for word in text.split('\n').take(100) {
+        match word.parse::<Reference>() {
+            Ok(name) => assert_eq!(name.to_string().parse::<Reference>().ok(), Some(name)),
+            Err(why) => say(why),
+        }
+        challenge::parse(word);
+        match base.join(word) {
+            Ok(url) => say(url.with_query("digest", word)),
+            Err(why) => say(why),
+        }
     }
 }
 
