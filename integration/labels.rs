@@ -169,7 +169,9 @@ fn apparmor_confines_one_more_process_too(t: &Place) -> Result<()> {
     assert_eq!(exec(&plain.id, &[])?.text(), "unconfined");
     let typed = exec(&plain.id, &["--apparmor", "sc-test"])?;
     assert_eq!(typed.text(), "sc-test (enforce)");
-    exec(&plain.id, &["--apparmor", "sc-no-such"])?.fails(&["sc-no-such"]);
+    let unknown = exec(&plain.id, &["--apparmor", "sc-no-such"])?;
+    assert_eq!(unknown.status, 255, "{unknown:?}");
+    assert!(unknown.stderr.contains("sc-no-such"), "{unknown:?}");
     plain.end()?;
     let bundle = t.bundle().args(&["sleep", "1000"]);
     let c = t.create(&bundle.set("/process/apparmorProfile", "sc-test"))?;
@@ -247,7 +249,8 @@ fn selinux_labels_one_more_process_too(t: &Place) -> Result<()> {
     ])?;
     assert_eq!(typed.text(), BOX);
     let unknown = t.call(["exec", "--process-label", "u:r:nobody", &plain.id, "true"])?;
-    unknown.fails(&["u:r:nobody"]);
+    assert_eq!(unknown.status, 255, "{unknown:?}");
+    assert!(unknown.stderr.contains("u:r:nobody"), "{unknown:?}");
     plain.end()?;
     let bundle = t.bundle().args(&["sleep", "1000"]);
     let c = t.create(&bundle.set("/process/selinuxLabel", BOX))?;
