@@ -1,7 +1,7 @@
 //! Where the kernel enters the program, before the C library begins: the quick way to a sealed copy.
 //!
 //! A verb that makes containers runs from a read-only copy of the program (`parent/seal.rs` says why), so the
-//! program starts twice. The first start needs four system calls and nothing else, while the C library's own beginning
+//! program starts twice. The first start needs five system calls and nothing else, while the C library's own beginning
 //! is the dearest part of a start: it asks the processor for its features, and each cpuid(2) instruction traps in a
 //! virtual machine (0.4 ms measured). So the linker is told to enter here (`build.rs`); this code seals and
 //! executes, or goes on to the C library's `_start`, and then `parent/seal.rs` decides as if nothing had been
