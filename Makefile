@@ -7,7 +7,7 @@ RUNTIME := $(TARGET)/release/sc-runtime
 BUILT    = $(TARGET)/$(shell rustc -vV | sed -n 's/^host: //p')/release
 BINS    := $(notdir $(basename $(wildcard src/bin/*.rs)))
 
-.PHONY: help setup build demo test test-unit test-integration test-systemd test-vm fuzz bench bench-memory lint install clean
+.PHONY: help setup build demo test test-unit test-integration test-systemd test-vm fuzz bench bench-image bench-memory lint install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -35,12 +35,16 @@ test-unit: setup
 	cargo test --lib -- --ignored netdev $$([ ! -d /run/systemd/system ] || echo systemd); }
 
 test-integration: build
-	@if [ "$$(id -u)" = 0 ]; then cargo test --release --test integration; \
+	@if [ "$$(id -u)" = 0 ]; then cargo test --release --test integration && \
+	scripts/need umoci skopeo buildah podman zstd newuidmap:uidmap setfattr:attr && cargo test --release --test image; \
 	else echo "make test: the native integration tests need root and are NOT run"; fi
 
 test-vm: build ## the integration tests on a pure cgroup v2 kernel with all controllers, and with AppArmor and SELinux (QEMU)
 	scripts/test-vm
 	scripts/test-lsm
+
+bench-image: build ## images from an archive to files, beside umoci, podman, skopeo and ctr (root)
+	@scripts/bench-image
 
 test-systemd: build ## the tests of systemd's cgroups where systemd is PID 1, in plain namespaces (root)
 	@if [ "$$(id -u)" = 0 ]; then scripts/test-systemd; \

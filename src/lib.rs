@@ -2,9 +2,13 @@
 //!
 //! # Layout
 //! - [`sys`]: the tool shed. Bare system calls, and the only `unsafe`.
+//! - [`clock`]: the time as text.
 //! - [`runtime`]: `sc-runtime`, the OCI runtime: config.json → plan → container.
+//! - [`image`]: `sc-image`, images: from a registry or a file into a store, from there into bundles.
 //!
 //! ARCHITECTURE.md is the map: who may import whom, and how a config.json travels.
 
+pub mod clock;
+pub mod image;
 pub mod runtime;
 pub mod sys;

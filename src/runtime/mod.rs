@@ -15,7 +15,7 @@
 
 pub mod cgroup;
 pub mod cli;
-pub mod clock;
+pub use crate::clock;
 pub mod commands;
 pub mod config;
 pub mod container;

@@ -39,6 +39,11 @@ pub fn lock(fd: BorrowedFd) -> Result<()> {
     flock(fd, libc::LOCK_EX, "LOCK_EX")
 }
 
+/// Waits for a shared lock.
+pub fn lock_shared(fd: BorrowedFd) -> Result<()> {
+    flock(fd, libc::LOCK_SH, "LOCK_SH")
+}
+
 /// Gives the lock back, for every copy of the descriptor: a clone(2) shares the lock, and closing
 /// one copy leaves it with the others.
 pub fn unlock(fd: BorrowedFd) -> Result<()> {

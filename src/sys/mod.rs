@@ -16,5 +16,6 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod tty;
+pub mod xattr;
 
 pub use error::{Call, Error, Result};

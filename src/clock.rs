@@ -13,6 +13,49 @@ pub fn now_nanos() -> String {
     rfc3339(seconds, nanos)
 }
 
+/// Now, in seconds since 1970.
+pub fn seconds() -> i64 {
+    i64::try_from(since_epoch().0).unwrap_or(i64::MAX)
+}
+
+/// The seconds since 1970 of an RFC 3339 time, fractions dropped; `None` when it is not one.
+pub fn parse(text: &str) -> Option<i64> {
+    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    let marks = [(4, "-"), (7, "-"), (13, ":"), (16, ":")];
+    let placed = marks
+        .iter()
+        .all(|(at, mark)| text.get(*at..=*at) == Some(mark));
+    if !placed || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let zone = text
+        .get(19..)?
+        .trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let offset = match zone {
+        "Z" | "z" => 0,
+        _ if zone.len() == 6 => {
+            let east = if zone.starts_with('-') { -1 } else { 1 };
+            let (hours, minutes) = (zone.get(1..3)?, zone.get(4..6)?);
+            east * (hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60)
+        }
+        _ => return None,
+    };
+    Some(days(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - offset)
+}
+
+/// Days from 1970-01-01 to a Gregorian date: [`date`] the other way.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let (year, month) = match month {
+        1 | 2 => (year - 1, month + 9),
+        _ => (year, month - 3),
+    };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * month + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
 fn since_epoch() -> (u64, u32) {
     // A clock before 1970 is shown as 1970: nobody's container depends on it.
     let now = SystemTime::now()
@@ -70,6 +113,23 @@ mod tests {
             (4_107_542_400, 0, "2100-03-01T00:00:00Z"),
         ] {
             assert_eq!(rfc3339(seconds, nanos), text);
+            assert_eq!(parse(text), Some(seconds as i64), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_of_other_zones_are_read() {
+        for (text, seconds) in [
+            ("1970-01-01T01:30:00+01:30", Some(0)),
+            ("1969-12-31T19:00:00.25-05:00", Some(0)),
+            ("0001-01-01T00:00:00Z", Some(-62_135_596_800)),
+            ("2026-11-22", None),
+            ("2026-13-22T00:00:00Z", None),
+            ("2026-11-22T00:00:00", None),
+            ("yesterday", None),
+            ("2026é11-22T00:00:00Z", None),
+        ] {
+            assert_eq!(parse(text), seconds, "{text}");
         }
     }
 }

@@ -1,0 +1,75 @@
+//! The built `sc-image` on real archives, layouts and file systems, as root.
+//!
+//!     cargo test --test image                 # the program cargo built
+//!     SC_IMAGE=…/sc-image cargo test --test image -- hostile::
+//!
+//! Everything is made in a tmpfs of a mount namespace of our own. umoci, skopeo, buildah and podman are
+//! asked where they are installed; a test that cannot run here is counted as ignored, with its reason.
+//!
+//! # Layout
+//! - [`place`]: one test's directory and store, and calls of programs there.
+//! - [`layout`]: images written by hand, entry by entry.
+//! - every other file is one subject.
+
+mod archives;
+mod bundles;
+mod hostile;
+mod layout;
+mod place;
+mod rootless;
+mod store;
+mod unpacking;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use place::{Place, Test};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+const SUBJECTS: &[(&str, &[Test])] = &[
+    ("unpacking", unpacking::TESTS),
+    ("hostile", hostile::TESTS),
+    ("archives", archives::TESTS),
+    ("store", store::TESTS),
+    ("bundles", bundles::TESTS),
+    ("rootless", rootless::TESTS),
+];
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("the tests of sc-image mount, and give files to other users: they need root");
+        return ExitCode::FAILURE;
+    }
+    if let Err(e) = place::enter() {
+        eprintln!("image: {e:#}");
+        return ExitCode::FAILURE;
+    }
+    let all = SUBJECTS
+        .iter()
+        .flat_map(|(subject, tests)| tests.iter().map(move |test| (subject, test)));
+    let trials = all.map(|(subject, test)| {
+        Trial::ignorable_test(format!("{subject}::{}", test.name), move || run(test))
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    place::leave();
+    conclusion.exit_code()
+}
+
+fn run(test: &Test) -> Result<Completion, Failed> {
+    if let Some(missing) = test
+        .needs
+        .iter()
+        .find(|name| place::program(name).is_none())
+    {
+        return Ok(Completion::ignored_with(format!("no program {missing}")));
+    }
+    let place = Place::new().map_err(|e| format!("{e:#}"))?;
+    match catch_unwind(AssertUnwindSafe(|| (test.body)(&place))) {
+        Ok(Ok(())) => Ok(Completion::Completed),
+        Ok(Err(e)) => Err(format!("{e:#}").into()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            Err(text.unwrap_or_else(|| "a panic".to_owned()).into())
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! `commit`: what was changed in a container as a new layer of its image.
+
+use crate::image::cli::Global;
+use crate::image::compression::Compression;
+use crate::image::create::{self, Wishes};
+use crate::image::idmap;
+use crate::image::platform::Platform;
+use crate::image::reference::Reference;
+use crate::image::show;
+use crate::image::store::Store;
+use crate::image::store::layers::open_dir;
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// Make an image from another and the upper directory of an overlay on it
+#[derive(Debug, Args)]
+pub struct Commit {
+    /// The image below
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// overlayfs's upper directory
+    #[arg(value_name = "DIR")]
+    upper: PathBuf,
+    /// The new image's name
+    #[arg(value_name = "NAME")]
+    name: Option<Reference>,
+    /// How the layer is stored
+    #[arg(long, value_enum, default_value_t = How::Gzip)]
+    compression: How,
+    #[command(flatten)]
+    wishes: Wishes,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum How {
+    Gzip,
+    Zstd,
+    None,
+}
+
+impl Commit {
+    pub fn run(&self, global: &Global) -> Result<()> {
+        let root = global.root()?;
+        idmap::enter()?;
+        let store = Store::open(&root)?;
+        let base = store.find(&self.image, &Platform::host())?;
+        let compression = match self.compression {
+            How::Gzip => Compression::Gzip,
+            How::Zstd => Compression::Zstd,
+            How::None => Compression::None,
+        };
+        let layer = create::make_layer(&store, open_dir(&self.upper)?, compression)
+            .with_context(|| format!("commit {}", self.upper.display()))?;
+        let descriptor =
+            create::image(&store, Some(&base), layer, "sc-image commit", &self.wishes)?;
+        match &self.name {
+            Some(name) => store.tag(&name.to_string(), &descriptor)?,
+            None => store.keep(&descriptor)?,
+        }
+        show::print(&format!("{}\n", store.image(&descriptor)?.id()))
+    }
+}

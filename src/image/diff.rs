@@ -1,0 +1,148 @@
+//! How does a directory become a layer? An overlay's upper directory, or a whole tree, as a tar stream.
+//!
+//! overlayfs's marks become image-spec's: a character device 0:0 a whiteout, an opaque directory
+//! `.wh..wh..opq`. The same tree gives the same bytes: names are sorted, times are those of the files.
+
+use super::layer::{join, takes_xattr};
+use super::tape::{Entry, Kind as EntryKind, Time, Writer};
+use super::unpack::below::OPAQUE;
+use super::unpack::tree::{Kind, Stat, lstat, names, open_at, quoted, stat_of};
+use crate::sys::{Call, xattr};
+use anyhow::{Context, Result, ensure};
+use nix::fcntl::{OFlag, readlinkat};
+use nix::sys::stat::{major, minor};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Write, empty};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+/// Writes what is in the directory `root` as a layer.
+pub fn write(root: OwnedFd, to: impl Write) -> Result<()> {
+    let mut layer = Layer {
+        writer: Writer::new(to),
+        links: HashMap::new(),
+    };
+    let stat = stat_of(root.as_fd())?;
+    layer.put(entry(&stat, b"./", EntryKind::Directory), root.as_fd(), b"")?;
+    layer.directory(root.as_fd(), b"")?;
+    layer.writer.finish()?.flush()?;
+    Ok(())
+}
+
+struct Layer<W: Write> {
+    writer: Writer<W>,
+    /// Where a file with several names was written first.
+    links: HashMap<u64, Vec<u8>>,
+}
+
+impl<W: Write> Layer<W> {
+    fn directory(&mut self, dir: BorrowedFd, path: &[u8]) -> Result<()> {
+        let mut names = names(dir, b"")?;
+        names.sort();
+        for name in names {
+            let below = join(path, &name);
+            self.name(dir, &name, &below)
+                .with_context(|| quoted(&below))?;
+        }
+        Ok(())
+    }
+
+    fn name(&mut self, dir: BorrowedFd, name: &[u8], path: &[u8]) -> Result<()> {
+        let stat = lstat(dir, name)?.context("it has gone")?;
+        ensure!(
+            !name.starts_with(b".wh."),
+            "a name that would be read as a whiteout"
+        );
+        if stat.is_whiteout() {
+            let hidden = [b".wh.", name].concat();
+            let at = join(super::layer::split(path).0, &hidden);
+            return self
+                .writer
+                .put(&entry(&stat, &at, EntryKind::File), empty());
+        }
+        let kind = match stat.kind {
+            Kind::Directory => return self.below(dir, name, path, &stat),
+            Kind::File => EntryKind::File,
+            Kind::Symlink => EntryKind::Symlink,
+            Kind::Char => EntryKind::Char,
+            Kind::Other => match stat.format & libc::S_IFMT {
+                libc::S_IFBLK => EntryKind::Block,
+                libc::S_IFIFO => EntryKind::Fifo,
+                // A socket is nothing without who made it.
+                _ => return Ok(()),
+            },
+        };
+        if stat.links > 1 {
+            if let Some(first) = self.links.get(&stat.ino) {
+                let mut link = entry(&stat, path, EntryKind::Link);
+                link.link = first.clone();
+                return self.writer.put(&link, empty());
+            }
+            self.links.insert(stat.ino, path.to_vec());
+        }
+        let mut one = entry(&stat, path, kind);
+        if kind == EntryKind::Symlink {
+            let target = readlinkat(dir, name).call("readlinkat", || quoted(name))?;
+            one.link = target.as_bytes().to_vec();
+        }
+        self.put(one, dir, name)
+    }
+
+    fn below(&mut self, dir: BorrowedFd, name: &[u8], path: &[u8], stat: &Stat) -> Result<()> {
+        let with_slash = [path, b"/"].concat();
+        self.put(entry(stat, &with_slash, EntryKind::Directory), dir, name)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+        let inside = open_at(dir, name, flags)?;
+        for attribute in OPAQUE {
+            if xattr::get_at(inside.as_fd(), b"", attribute)?.as_deref() == Some(b"y") {
+                let at = join(path, b".wh..wh..opq");
+                self.writer
+                    .put(&entry(stat, &at, EntryKind::File), empty())?;
+                break;
+            }
+        }
+        self.directory(inside.as_fd(), path)
+    }
+
+    fn put(&mut self, mut one: Entry, dir: BorrowedFd, name: &[u8]) -> Result<()> {
+        for attribute in xattr::list_at(dir, name)? {
+            if takes_xattr(&attribute, true)
+                && let Some(value) = xattr::get_at(dir, name, &attribute)?
+            {
+                one.xattrs.push((attribute, value));
+            }
+        }
+        one.xattrs.sort();
+        if one.kind != EntryKind::File {
+            return self.writer.put(&one, empty());
+        }
+        let file = open_at(
+            dir,
+            name,
+            OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK,
+        )?;
+        one.size = stat_of(file.as_fd())?.size;
+        self.writer.put(&one, File::from(file))
+    }
+}
+
+/// Without content, target and attributes.
+fn entry(stat: &Stat, path: &[u8], kind: EntryKind) -> Entry {
+    let device = matches!(kind, EntryKind::Char | EntryKind::Block);
+    let time = stat.times.mtime;
+    Entry {
+        path: path.to_vec(),
+        kind,
+        mode: stat.mode,
+        uid: stat.uid.into(),
+        gid: stat.gid.into(),
+        mtime: Time {
+            seconds: time.tv_sec(),
+            nanos: time.tv_nsec() as u32,
+        },
+        major: if device { major(stat.device) } else { 0 },
+        minor: if device { minor(stat.device) } else { 0 },
+        ..Entry::file("", 0)
+    }
+}
