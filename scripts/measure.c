@@ -1,10 +1,12 @@
 // measure: times container runtimes against each other, in turns, so that a busy moment hits them all.
 //
-//     measure [-n ROUNDS] [-w WARMUP] [-g GAP_MS] -s STATE run|steps|enter BUNDLE NAME=PROGRAM...
+//     measure [-n ROUNDS] [-w WARMUP] [-g GAP_MS] -s STATE run|steps|enter|control|crowd BUNDLE NAME=PROGRAM...
 //     measure exec PROGRAM ARG...          only the preparation below, then PROGRAM
 //
 // run:   PROGRAM --root STATE/NAME run --bundle BUNDLE ID
 // enter: PROGRAM --root STATE/NAME exec ID true, in a container that is made before and deleted afterwards
+// control: state, pause, resume of such a container
+// crowd: CROWD containers created at once, from the first process begun to the last one ended
 // steps: create, start, kill KILL, (the end of the container's process), delete; each is also reported by itself
 //
 // One line goes to stdout for each NAME and verb, with tabs between: name, verb, rounds, then in microseconds minimum,
@@ -32,7 +34,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST = 16, VERBS = 5 };
+enum { MOST = 16, VERBS = 5, CROWD = 100 };
 
 struct series {
     long *wall, *cpu, peak;
@@ -44,6 +46,8 @@ struct entrant {
 
 static const char *const RUN[] = {"run"};
 static const char *const ENTER[] = {"exec"};
+static const char *const CONTROL[] = {"state", "pause", "resume"};
+static const char *const CROWDED[] = {"create many"};
 static const char *const STEPS[] = {"create", "start", "kill", "delete", "all four"};
 
 static void give_up(const char *what, const char *why)
@@ -85,8 +89,7 @@ static void let_memlock_be_raised(void)
         give_up("seccomp", strerror(errno));
 }
 
-// Runs a command to its end; its wall time, and what else it cost in *usage.
-static long run(char *const argv[], struct rusage *usage)
+static pid_t start(char *const argv[])
 {
     static posix_spawn_file_actions_t quiet;
     static int prepared;
@@ -96,22 +99,32 @@ static long run(char *const argv[], struct rusage *usage)
         posix_spawn_file_actions_addopen(&quiet, 1, "/dev/null", O_WRONLY, 0);
     }
     pid_t pid;
-    int status;
-    long begin = now();
     int refused = posix_spawn(&pid, argv[0], &quiet, NULL, argv, environ);
     if (refused)
         give_up(argv[0], strerror(refused));
+    return pid;
+}
+
+static void finish(pid_t pid, const char *program, const char *verb, struct rusage *usage)
+{
+    int status;
     // Only this child: the container's process, ours once the runtime has ended, must not be taken for it.
     while (wait4(pid, &status, 0, usage) < 0)
         if (errno != EINTR)
-            give_up(argv[0], strerror(errno));
-    long took = now() - begin;
+            give_up(program, strerror(errno));
     if (status != 0) {
-        fprintf(stderr, "measure: %s %s ended with %s %d\n", argv[0], argv[3],
+        fprintf(stderr, "measure: %s %s ended with %s %d\n", program, verb,
                 WIFSIGNALED(status) ? "signal" : "status", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
         exit(1);
     }
-    return took;
+}
+
+// Runs a command to its end; its wall time, and what else it cost in *usage.
+static long run(char *const argv[], struct rusage *usage)
+{
+    long begin = now();
+    finish(start(argv), argv[0], argv[3], usage);
+    return now() - begin;
 }
 
 static void note(struct series *series, int round, long wall, const struct rusage *usage)
@@ -186,6 +199,43 @@ static void four_steps(struct entrant *e, char *bundle, int round)
     note(&e->verb[4], round, now() - begin, &sum);
 }
 
+static void three_controls(struct entrant *e, char *unused, int round)
+{
+    (void)unused;
+    for (int verb = 0; verb < 3; verb++) {
+        struct rusage usage;
+        char *argv[] = {e->program, "--root", e->state, (char *)CONTROL[verb], e->id, NULL};
+        long took = run(argv, &usage);
+        note(&e->verb[verb], round, took, &usage);
+    }
+}
+
+static void one_crowd(struct entrant *e, char *bundle, int round)
+{
+    static char ids[CROWD][32];
+    pid_t makers[CROWD];
+    struct rusage sum = {0};
+    long begin = now();
+    for (int i = 0; i < CROWD; i++) {
+        snprintf(ids[i], sizeof ids[i], "sc-bench-%d", i);
+        char *argv[] = {e->program, "--root", e->state, "create", "--bundle", bundle, ids[i], NULL};
+        makers[i] = start(argv);
+    }
+    for (int i = 0; i < CROWD; i++) {
+        struct rusage usage;
+        finish(makers[i], e->program, "create", &usage);
+        timeradd(&sum.ru_utime, &usage.ru_utime, &sum.ru_utime);
+        timeradd(&sum.ru_stime, &usage.ru_stime, &sum.ru_stime);
+        if (usage.ru_maxrss > sum.ru_maxrss)
+            sum.ru_maxrss = usage.ru_maxrss;
+    }
+    note(&e->verb[0], round, now() - begin, &sum);
+    for (int i = 0; i < CROWD; i++)
+        once((char *[]){e->program, "--root", e->state, "delete", "--force", ids[i], NULL});
+    while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+        ;
+}
+
 static int ascending(const void *a, const void *b)
 {
     long x = *(const long *)a, y = *(const long *)b;
@@ -211,12 +261,23 @@ int main(int argc, char **argv)
         }
     int many = argc - optind - 2;
     if (many < 1 || many > MOST || rounds < 1 || !state)
-        give_up("usage", "[-n ROUNDS] [-w WARMUP] [-g GAP_MS] -s STATE run|steps|enter BUNDLE NAME=PROGRAM...");
-    int in_steps = strcmp(argv[optind], "steps") == 0, enters = strcmp(argv[optind], "enter") == 0;
-    void (*measured)(struct entrant *, char *, int) = in_steps ? four_steps : enters ? one_exec : one_run;
-    const char *const *names = in_steps ? STEPS : enters ? ENTER : RUN;
+        give_up("usage", "[-n ROUNDS] [-w WARMUP] [-g GAP_MS] -s STATE run|steps|enter|control|crowd BUNDLE NAME=PROGRAM...");
+    static const struct mode {
+        const char *name;
+        void (*measured)(struct entrant *, char *, int);
+        const char *const *verbs;
+        int many, furnished;
+    } modes[] = {
+        {"run", one_run, RUN, 1, 0},           {"steps", four_steps, STEPS, 5, 0},     {"enter", one_exec, ENTER, 1, 1},
+        {"control", three_controls, CONTROL, 3, 1}, {"crowd", one_crowd, CROWDED, 1, 0}, {0},
+    };
+    const struct mode *mode = modes;
+    while (mode->name && strcmp(mode->name, argv[optind]) != 0)
+        mode++;
+    if (!mode->name)
+        give_up(argv[optind], "not run, steps, enter, control or crowd");
     char *bundle = argv[optind + 1];
-    int verbs = in_steps ? 5 : 1;
+    int verbs = mode->many;
 
     static struct entrant entrants[MOST];
     for (int i = 0; i < many; i++) {
@@ -236,7 +297,7 @@ int main(int argc, char **argv)
 
     let_memlock_be_raised();
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-    for (int i = 0; enters && i < many; i++)
+    for (int i = 0; mode->furnished && i < many; i++)
         furnish(&entrants[i], bundle);
     for (int round = -warmup; round < rounds; round++)
         for (int i = 0; i < many; i++) {
@@ -245,9 +306,9 @@ int main(int argc, char **argv)
             if (gap)
                 usleep(gap * 1000);
             alarm(60); // nothing here may hang for ever
-            measured(e, bundle, round);
+            mode->measured(e, bundle, round);
         }
-    for (int i = 0; enters && i < many; i++)
+    for (int i = 0; mode->furnished && i < many; i++)
         clear(&entrants[i]);
 
     for (int i = 0; i < many; i++)
@@ -255,7 +316,7 @@ int main(int argc, char **argv)
             struct series *s = &entrants[i].verb[v];
             qsort(s->wall, rounds, sizeof(long), ascending);
             qsort(s->cpu, rounds, sizeof(long), ascending);
-            printf("%s\t%s\t%d\t%ld\t%ld\t%ld\t%ld\t%ld\n", entrants[i].name, names[v], rounds,
+            printf("%s\t%s\t%d\t%ld\t%ld\t%ld\t%ld\t%ld\n", entrants[i].name, mode->verbs[v], rounds,
                    s->wall[0], s->wall[rounds / 2], s->wall[rounds * 9 / 10], s->cpu[rounds / 2], s->peak);
         }
     return 0;

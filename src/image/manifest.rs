@@ -129,6 +129,8 @@ pub struct Index {
 }
 
 /// Either document.
+// Taken apart where it is read: never one of many.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
     Manifest(Manifest),

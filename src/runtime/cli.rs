@@ -106,7 +106,7 @@ pub enum ListFormat {
 pub enum Verb {
     Create(CreateArgs),
     Run(RunArgs),
-    Exec(ExecArgs),
+    Exec(Box<ExecArgs>),
     Start {
         id: String,
     },
@@ -1052,7 +1052,7 @@ impl Options<'_> {
                 keep: self.has("keep"),
                 no_subreaper: self.has("no-subreaper"),
             }),
-            "exec" => Verb::Exec(self.exec()?),
+            "exec" => Verb::Exec(Box::new(self.exec()?)),
             "start" => Verb::Start { id: self.id()? },
             "state" => Verb::State { id: self.id()? },
             "list" => Verb::List {
@@ -1445,7 +1445,7 @@ mod tests {
     #[test]
     fn what_is_typed_of_a_process_is_understood() {
         let exec = |line: &str| match verb(line) {
-            Verb::Exec(args) => args,
+            Verb::Exec(args) => *args,
             other => panic!("{other:?}"),
         };
         let list = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();

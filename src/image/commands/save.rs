@@ -46,12 +46,12 @@ impl Save {
             }
             return save(Target::Stream(&mut std::io::stdout().lock()));
         };
-        self.into_place(path, &save)
+        self.put_in_place(path, &save)
             .with_context(|| format!("save to {}", path.display()))
     }
 
     /// Whole, or not at all: under another name beside it, then renamed.
-    fn into_place(&self, path: &Path, save: &dyn Fn(Target) -> Result<()>) -> Result<()> {
+    fn put_in_place(&self, path: &Path, save: &dyn Fn(Target) -> Result<()>) -> Result<()> {
         let path = std::path::absolute(path)?;
         let name = path
             .file_name()

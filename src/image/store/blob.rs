@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What [`Store::blob_writer`] found.
+// Taken apart where it is got: never one of many.
+#[allow(clippy::large_enum_variant)]
 pub enum Ingest {
     /// The blob is in the store.
     Here,

@@ -116,6 +116,9 @@ enum What {
     All { meta: Box<Meta>, merged: bool },
 }
 
+/// How an attribute is set: by the caller, who knows which ones may fail.
+pub type SetXattr<'a> = &'a mut dyn FnMut(BorrowedFd, &[u8], &[u8]) -> Result<()>;
+
 /// A directory tree under construction.
 pub struct Tree {
     root: Rc<OwnedFd>,
@@ -245,10 +248,7 @@ impl Tree {
     }
 
     /// Sets the attributes of directories, and gives back the xattrs that could not be set.
-    pub fn finish(
-        &mut self,
-        xattr: &mut dyn FnMut(BorrowedFd, &[u8], &[u8]) -> Result<()>,
-    ) -> Result<()> {
+    pub fn finish(&mut self, xattr: SetXattr) -> Result<()> {
         self.forget();
         self.by_ino.clear();
         // The deepest first: a mode may close a directory to an ordinary user.
@@ -278,11 +278,7 @@ fn late_mode(mode: u32) -> bool {
     mode & 0o7022 != 0 || mode & 0o700 != 0o700
 }
 
-fn finish_dir(
-    dir: &OwnedFd,
-    what: &What,
-    xattr: &mut dyn FnMut(BorrowedFd, &[u8], &[u8]) -> Result<()>,
-) -> Result<()> {
+fn finish_dir(dir: &OwnedFd, what: &What, xattr: SetXattr) -> Result<()> {
     let times = match what {
         What::Times(times) => *times,
         What::All { meta, merged } => {

@@ -164,7 +164,7 @@ fn clone_into_cgroup(order: &Order) -> Result<Cloned> {
     let clone = |dir: Option<BorrowedFd>| sys::process::clone(0, dir, false);
     let refused = match &order.cgroup {
         None => return Ok(clone(None)?),
-        Some(Place::Chosen(dir)) => return Ok(clone(Some(dir.as_fd())).context("--cgroup")?),
+        Some(Place::Chosen(dir)) => return clone(Some(dir.as_fd())).context("--cgroup"),
         Some(Place::Containers { cgroup, mount }) => match clone(Some(cgroup.dir())) {
             // cgroups(7), no internal processes: a container that manages cgroups itself has moved
             // its init into one below.

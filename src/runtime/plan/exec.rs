@@ -36,7 +36,7 @@ pub fn complete(process: &mut Process, spec: &Spec) {
         process.set_scheduler(first.scheduler().clone());
     }
     if process.io_priority().is_none() {
-        process.set_io_priority(first.io_priority().clone());
+        process.set_io_priority(*first.io_priority());
     }
     if process.exec_cpu_affinity().is_none() {
         process.set_exec_cpu_affinity(first.exec_cpu_affinity().clone());
