@@ -26,7 +26,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What a detached monitor says once, on its stdout.
@@ -115,6 +115,7 @@ struct Monitor {
     _stdin: Option<OwnedFd>,
     signals: SignalFd,
     raw: Option<Raw>,
+    mounted: Option<Overlay>,
 }
 
 /// The container's ends of its stdio, and ours.
@@ -135,7 +136,7 @@ impl Monitor {
         process::set_child_subreaper()?;
         // From here on they are read, not died of; children begin with none blocked.
         let signals = listen(foreground)?;
-        mount_overlay(&dir, &record)?;
+        let mounted = Overlay::mount(&dir, &record)?;
         let stdio = open_stdio(&record, foreground)?;
         let console = dir.join("console");
         let listener = match record.terminal {
@@ -189,6 +190,7 @@ impl Monitor {
             _stdin: stdio.stdin,
             signals,
             raw,
+            mounted,
         })
     }
 
@@ -213,6 +215,7 @@ impl Monitor {
             &self.record,
             &["delete", "--force", &self.record.id],
         );
+        self.mounted = None;
         if self.record.remove {
             self.home.remove(&self.record.id)?;
         }
@@ -403,26 +406,40 @@ fn open_stdio(record: &Record, foreground: bool) -> Result<Stdio3> {
     Ok(stdio)
 }
 
-/// In a mount namespace of our own: nothing is left to unmount.
-fn mount_overlay(dir: &Path, record: &Record) -> Result<()> {
-    if record.lower.is_empty() {
-        return Ok(());
+/// The container's root, mounted in a mount namespace of our own: whoever is killed, nothing is left to unmount.
+struct Overlay {
+    at: PathBuf,
+}
+
+impl Overlay {
+    fn mount(dir: &Path, record: &Record) -> Result<Option<Overlay>> {
+        if record.lower.is_empty() {
+            return Ok(None);
+        }
+        unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace for the overlay")?;
+        mount::set_propagation(Path::new("/"), libc::MS_REC | libc::MS_SLAVE)?;
+        std::env::set_current_dir(dir)?;
+        // Options have one page: the layers are named by links.
+        let lower: Vec<String> = (0..record.lower.len()).map(|n| format!("l/{n}")).collect();
+        let options = format!("lowerdir={},upperdir=upper,workdir=work", lower.join(":"));
+        let at = dir.join("bundle/rootfs");
+        nix::mount::mount(
+            Some("overlay"),
+            &at,
+            Some("overlay"),
+            nix::mount::MsFlags::empty(),
+            Some(options.as_str()),
+        )
+        .context("mount the container's overlay")?;
+        Ok(Some(Overlay { at }))
     }
-    unshare(CloneFlags::CLONE_NEWNS)
-        .context("a mount namespace for the overlay: sc run IMAGE needs root")?;
-    mount::set_propagation(Path::new("/"), libc::MS_REC | libc::MS_SLAVE)?;
-    std::env::set_current_dir(dir)?;
-    // Options have one page: the layers are named by links.
-    let lower: Vec<String> = (0..record.lower.len()).map(|n| format!("l/{n}")).collect();
-    let options = format!("lowerdir={},upperdir=upper,workdir=work", lower.join(":"));
-    nix::mount::mount(
-        Some("overlay"),
-        &dir.join("bundle/rootfs"),
-        Some("overlay"),
-        nix::mount::MsFlags::empty(),
-        Some(options.as_str()),
-    )
-    .context("mount the container's overlay")
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        // Without it, the kernel does it at our end; with it, the directory can be removed before.
+        let _ = nix::mount::umount2(&self.at, nix::mount::MntFlags::MNT_DETACH);
+    }
 }
 
 fn create(
@@ -460,12 +477,7 @@ fn create(
     if status.success() {
         return Ok(());
     }
-    // The last line of the runtime's log is its error.
-    let text = fs::read_to_string(&log).unwrap_or_default();
-    let said = text.lines().rev().find_map(|line| {
-        let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        Some(line["msg"].as_str()?.to_owned())
-    });
+    let said = programs::error_in(&log);
     Err(programs::refusal(&said.unwrap_or_else(|| {
         format!("{} create: {status}", record.runtime.display())
     })))

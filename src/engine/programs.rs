@@ -145,20 +145,33 @@ pub fn call(home: &Home, record: &Record, args: &[&str]) -> Result<()> {
     bail!("{}: {}", args[0], said.lines().last().unwrap_or("failed"))
 }
 
-/// Why a container could not be made, with docker's status for it: a runtime tells it in words only.
-pub fn refusal(said: &str) -> anyhow::Error {
+/// The last error in a runtime's log of JSON lines.
+pub fn error_in(log: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(log).ok()?;
+    text.lines().rev().find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        let is_error = line["level"] == "error";
+        Some(line["msg"].as_str().filter(|_| is_error)?.to_owned())
+    })
+}
+
+/// docker's status for what a runtime refuses: it is told in words only.
+pub fn refused_status(said: &str) -> u8 {
     let has = |words: &[&str]| words.iter().any(|words| said.contains(words));
-    let status = match said {
+    match said {
         _ if has(&["executable file not found", "executable file `"]) => 127,
         _ if has(&["exec"]) && has(&["no such file or directory"]) => 127,
-        _ if has(&["exec"])
-            && has(&["permission denied", "is a directory", "exec format error"]) =>
-        {
+        _ if has(&["exec"]) && has(&["ermission denied", "is a directory", "xec format error"]) => {
             126
         }
         _ => 125,
-    };
+    }
+}
+
+/// Why a container could not be made, with its status.
+pub fn refusal(said: &str) -> anyhow::Error {
     let message = said.trim_start_matches("sc-runtime: ").to_owned();
+    let status = refused_status(said);
     WithStatus { status, message }.into()
 }
 
@@ -175,12 +188,7 @@ mod tests {
             (r#"exec: "/x": permission denied"#, 126),
             ("mounts[3].source: no such file or directory", 125),
         ] {
-            let e = refusal(said);
-            assert_eq!(
-                e.downcast_ref::<WithStatus>().unwrap().status,
-                expected,
-                "{said}"
-            );
+            assert_eq!(refused_status(said), expected, "{said}");
         }
     }
 }

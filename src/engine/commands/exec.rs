@@ -1,12 +1,13 @@
-//! `exec`: one more process in a running container; from there on this process is the runtime.
+//! `exec`: one more process in a running container, by its runtime.
 
 use super::run::valued;
 use crate::engine::cli::Global;
 use crate::engine::programs::{self, Now};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use std::fs;
 use std::io::IsTerminal;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
 /// Run one more command in a running container
@@ -50,7 +51,12 @@ impl Exec {
                 self.container
             ),
         }
+        // A runtime has one status for all that fails: its log tells what did.
+        let log = home
+            .dir(&record.id)
+            .join(format!("exec.{}", std::process::id()));
         let mut runtime = programs::runtime(&home, &record);
+        runtime.args(["--log-format", "json", "--log"]).arg(&log);
         runtime.arg("exec").args(self.tty.then_some("--tty"));
         for entry in self.env.iter().cloned().filter_map(valued) {
             runtime.arg("--env").arg(entry);
@@ -63,7 +69,16 @@ impl Exec {
         if !self.interactive && !self.tty {
             runtime.stdin(Stdio::null());
         }
-        let e = runtime.arg(&record.id).args(&self.command).exec();
-        Err(e).with_context(|| format!("execute {}", record.runtime.display()))
+        let status = runtime.arg(&record.id).args(&self.command).status();
+        let said = programs::error_in(&log);
+        // There is none where nothing was said.
+        let _ = fs::remove_file(&log);
+        let status = status.with_context(|| format!("execute {}", record.runtime.display()))?;
+        Ok(match (said, status.code(), status.signal()) {
+            // The runtime has told it on stderr.
+            (Some(said), ..) => programs::refused_status(&said),
+            (None, Some(code), _) => code as u8,
+            (None, None, signal) => 128 + signal.unwrap_or(0) as u8,
+        })
     }
 }

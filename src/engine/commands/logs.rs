@@ -58,7 +58,10 @@ impl Logs {
                 return Ok(0);
             }
         }
-        while self.follow {
+        if !self.follow {
+            return Ok(0);
+        }
+        loop {
             let goes_on = is_written(&home, &record.id);
             while next(&mut log, &mut text)? {
                 if !self.show(&std::mem::take(&mut text))? {
@@ -66,11 +69,10 @@ impl Logs {
                 }
             }
             if !goes_on {
-                break;
+                return Ok(0);
             }
             watch.read_events()?;
         }
-        Ok(0)
     }
 
     /// False: who listened has gone.
