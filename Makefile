@@ -7,7 +7,7 @@ RUNTIME := $(TARGET)/release/sc-runtime
 BUILT    = $(TARGET)/$(shell rustc -vV | sed -n 's/^host: //p')/release
 BINS    := $(notdir $(basename $(wildcard src/bin/*.rs)))
 
-.PHONY: help setup build demo test test-unit test-integration test-systemd test-vm fuzz bench bench-image bench-memory lint install clean
+.PHONY: help setup build demo test test-unit test-integration test-registry test-systemd test-vm fuzz bench bench-image bench-memory lint install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -24,7 +24,7 @@ build: setup ## the programs, into target/release
 demo: build ## a busybox container from create to delete, each step explained (root)
 	@scripts/demo
 
-test: test-unit test-integration test-systemd test-vm ## all tests: unit, native, and in a virtual machine
+test: test-unit test-integration test-registry test-systemd test-vm ## all tests: unit, native, and in a virtual machine
 	@[ "$$(id -u)" = 0 ] || echo "make test: not run: the native integration tests (they need root, also those of ordinary users: sudo -E make test-integration), the unit tests of network devices and of systemd"
 
 # The corpus of the fuzzer is replayed with the unit tests.
@@ -38,6 +38,10 @@ test-integration: build
 	@if [ "$$(id -u)" = 0 ]; then cargo test --release --test integration && \
 	scripts/need umoci skopeo buildah podman zstd newuidmap:uidmap setfattr:attr && cargo test --release --test image; \
 	else echo "make test: the native integration tests need root and are NOT run"; fi
+
+test-registry: build ## sc-image with a real registry, over a wire that breaks, and with hostile servers
+	-@scripts/need docker-registry skopeo openssl htpasswd:apache2-utils
+	cargo test --release --test registry
 
 test-vm: build ## the integration tests on a pure cgroup v2 kernel with all controllers, and with AppArmor and SELinux (QEMU)
 	scripts/test-vm

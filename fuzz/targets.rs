@@ -1,4 +1,4 @@
-//! What is fuzzed: everything that reads text or bytes that the runtime did not write.
+//! What is fuzzed: everything that reads text or bytes that the programs did not write.
 //!
 //! A target takes any bytes and returns; a panic is a finding, and so is time or memory beyond what
 //! scripts/fuzz allows. A new one is a line in [`ALL`] and a directory of seeds, `fuzz/corpus/NAME/`.
@@ -6,6 +6,14 @@
 use oci_spec::runtime::Spec;
 use procfs::FromRead;
 use serde_json::{Value, json};
+use simplecontainer::image::bundle;
+use simplecontainer::image::compression::decode;
+use simplecontainer::image::config::ImageConfig;
+use simplecontainer::image::manifest::Document;
+use simplecontainer::image::reference::Reference;
+use simplecontainer::image::registry::challenge;
+use simplecontainer::image::registry::url::Url;
+use simplecontainer::image::{layer, tape::Tape, users};
 use simplecontainer::runtime::container::{Record, check_id};
 use simplecontainer::runtime::plan::{self, Ask, Host};
 use simplecontainer::runtime::{config, dbus, duration, pid, signal, size, stats, validate};
@@ -26,6 +34,9 @@ pub const ALL: &[Target] = &[
     target("kernel", files_of_the_kernel),
     target("dbus", a_message_of_systemd),
     target("words", words),
+    target("layer", a_layer),
+    target("image", documents_of_an_image),
+    target("registry", words_of_a_registry),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8])) -> Target {
@@ -319,6 +330,23 @@ fn words(input: &[u8]) {
     }
 }
 
+/// Names of images, and what a registry's headers say. What parses is printed to the same again.
+fn words_of_a_registry(input: &[u8]) {
+    let base = Url::parse("https://r.example:5000/v2/a/blobs/").expect("a URL");
+    let text = String::from_utf8_lossy(input);
+    for word in text.split('\n').take(100) {
+        match word.parse::<Reference>() {
+            Ok(name) => assert_eq!(name.to_string().parse::<Reference>().ok(), Some(name)),
+            Err(why) => say(why),
+        }
+        challenge::parse(word);
+        match base.join(word) {
+            Ok(url) => say(url.with_query("digest", word)),
+            Err(why) => say(why),
+        }
+    }
+}
+
 /// The kernel's checker of classic BPF programs, with what seccomp(2) adds to it (net/core/filter.c,
 /// kernel/seccomp.c).
 mod bpf {
@@ -360,5 +388,60 @@ mod bpf {
             code == 0x06 || code == 0x16,
             "the last instruction does not return"
         );
+    }
+}
+
+/// A layer's stream, as it comes and decompressed: every entry read and judged.
+fn a_layer(input: &[u8]) {
+    entries(input);
+    match decode(input) {
+        Ok(stream) => entries(std::io::BufReader::new(std::io::Read::take(
+            stream,
+            1 << 22,
+        ))),
+        Err(e) => say(e),
+    }
+}
+
+fn entries(stream: impl std::io::BufRead) {
+    let mut tape = Tape::new(stream);
+    loop {
+        match tape.next_entry() {
+            Ok(Some(entry)) => {
+                if let Err(e) = layer::act(&entry.path).and_then(|_| layer::inside(&entry.link)) {
+                    say(e);
+                }
+                while let Ok(content) = tape.content()
+                    && !content.is_empty()
+                {
+                    let n = content.len();
+                    tape.consume(n);
+                }
+            }
+            Ok(None) => return tape.finish().map(drop).unwrap_or_else(say),
+            Err(e) => return say(e),
+        }
+    }
+}
+
+/// A manifest, an index, an image's config and the config.json made of it, /etc/passwd and /etc/group.
+fn documents_of_an_image(input: &[u8]) {
+    if let Err(e) = Document::parse(input, None) {
+        say(e);
+    }
+    let text = String::from_utf8_lossy(input);
+    let ask = bundle::Ask {
+        passwd: text.to_string(),
+        group: text.to_string(),
+        ..bundle::Ask::default()
+    };
+    match ImageConfig::parse(input).and_then(|config| bundle::make(&config, &ask)) {
+        Ok(made) => made.warnings.iter().for_each(say),
+        Err(e) => say(e),
+    }
+    for name in text.lines().take(8) {
+        if let Err(e) = users::resolve(name, &text, &text) {
+            say(e);
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! - [`digest`], [`manifest`], [`config`], [`platform`]: the documents of image-spec, judged as they
 //!   are read. Nothing in them is believed: every blob is checked against its digest and size.
 //! - [`store`]: an OCI image layout on disk, with the layers unpacked from it; locks, crash safety.
+//! - [`reference`]: what a name refers to; [`registry`]: fetched from there, and sent there.
 
 pub mod archive;
 pub mod bundle;
@@ -22,6 +23,7 @@ pub mod manifest;
 pub mod platform;
 pub mod progress;
 pub mod reference;
+pub mod registry;
 pub mod seccomp;
 pub mod show;
 pub mod store;

@@ -81,13 +81,20 @@ impl Progress {
         }
     }
 
-    /// A line of its own, above the bars.
+    /// A line of its own, above the bars; below them when all are done.
     pub fn say(&self, line: &str) {
         let mut screen = self.screen();
         if screen.style == Style::Quiet {
             return;
         }
-        screen.erase();
+        // Below, when there is nothing left to be drawn.
+        match screen.rows.iter().all(|row| row.end.is_some()) {
+            true => {
+                screen.rows.clear();
+                screen.drawn = 0;
+            }
+            false => screen.erase(),
+        }
         put(&format!("{}\n", super::show::printable(line)));
         screen.draw(true);
     }

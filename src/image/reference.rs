@@ -4,14 +4,15 @@
 //! containerd share; what docker refuses is refused here in its words. Pure: no registry is asked.
 
 use super::digest::Digest;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::fmt;
 use std::str::FromStr;
 
-/// The registry of a name that has none, and its two other names: the one docker stores credentials under, and the one
-/// that answers.
+/// The registry of a name that has none.
 pub const DEFAULT_REGISTRY: &str = "docker.io";
-const DEFAULT_REGISTRY_OLD: &str = "index.docker.io";
+/// Its other names: where docker keeps its credentials, and who answers for it.
+pub const DEFAULT_REGISTRY_NAMES: [&str; 2] = ["index.docker.io", DEFAULT_REGISTRY_HOST];
+pub const DEFAULT_REGISTRY_HOST: &str = "registry-1.docker.io";
 /// Where a one-word name of the default registry lives.
 const DEFAULT_NAMESPACE: &str = "library/";
 const DEFAULT_TAG: &str = "latest";
@@ -86,7 +87,8 @@ impl FromStr for Reference {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        parse(text).with_context(|| format!("image name {text:?}"))
+        // One link, since clap shows only the last of a chain.
+        parse(text).map_err(|error| anyhow!("image name {text:?}: {error:#}"))
     }
 }
 
@@ -110,7 +112,8 @@ fn parse(text: &str) -> Result<Reference> {
         check_tag(tag)?;
     }
     let registry = match registry {
-        None | Some(DEFAULT_REGISTRY_OLD) => DEFAULT_REGISTRY,
+        None => DEFAULT_REGISTRY,
+        Some(registry) if DEFAULT_REGISTRY_NAMES.contains(&registry) => DEFAULT_REGISTRY,
         Some(registry) => registry,
     };
     check_registry(registry)?;
@@ -312,9 +315,9 @@ mod tests {
             ),
             ("Upper/a", "Upper/a:latest", "Upper/a:latest"),
             (
-                "a--b__c.d/e---f",
-                "docker.io/a--b__c.d/e---f:latest",
-                "a--b__c.d/e---f:latest",
+                "a--b__c/d.e---f",
+                "docker.io/a--b__c/d.e---f:latest",
+                "a--b__c/d.e---f:latest",
             ),
             ("a:_T.1-x", "docker.io/library/a:_T.1-x", "a:_T.1-x"),
             (
