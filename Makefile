@@ -10,7 +10,7 @@ BINS    := $(notdir $(basename $(wildcard src/bin/*.rs)))
 .PHONY: help setup build demo test test-unit test-integration test-registry test-systemd test-vm fuzz bench bench-image bench-memory lint install clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what building needs (root), or name what is missing
 	@scripts/need cc:gcc /usr/include/stdlib.h:libc6-dev jq busybox:busybox-static

@@ -20,6 +20,7 @@ tests! {
     cve_2024_21626_no_working_directory_through_a_descriptor,
     cve_2024_21626_no_working_directory_through_a_descriptor_of_exec,
     cve_2026_30892_user_1_of_exec_is_not_root,
+    an_exec_enters_no_container_that_still_sees_the_host [Need::Beyond("crun", "1.8 has no such state in run")],
     cve_2024_21626_no_directory_of_the_host_is_open_inside,
     cve_2019_16884_a_link_of_the_image_does_not_lead_a_volume_into_proc [Need::Beyond("crun", "1.8 follows it inside")],
     cve_2023_28642_a_symlinked_proc_is_refused [Need::Beyond("crun", "1.8 follows it inside")],
@@ -188,6 +189,28 @@ fn cve_2024_21626_no_working_directory_through_a_descriptor_of_exec(t: &Place) -
         assert_eq!(out.stdout, "", "{cwd}");
     }
     c.end()
+}
+
+/// Until init has pivoted, its mount namespace begins at the host's root.
+fn an_exec_enters_no_container_that_still_sees_the_host(t: &Place) -> Result<()> {
+    let secret = t.path("of-the-host");
+    fs::write(&secret, "")?;
+    let script = format!("test -e {} || echo inside", secret.display());
+    let bundle = t.bundle().args(&["sleep", "1000"]);
+    for _ in 0..if machine().in_guest { 3 } else { 20 } {
+        let id = t.fresh_id();
+        bundle.write(t, &id)?;
+        let dir = bundle.dir.display().to_string();
+        let running = t.runtime(["run", "--bundle", &dir, &id]).spawn()?;
+        crate::harness::place::until("an exec", || {
+            let out = t.call(["exec", &id, "sh", "-c", &script]).expect("exec");
+            assert!(out.status != 0 || out.stdout == "inside\n", "{out:?}");
+            out.status == 0
+        });
+        t.call(["delete", "--force", &id])?.ok();
+        running.wait()?;
+    }
+    Ok(())
 }
 
 fn cve_2026_30892_user_1_of_exec_is_not_root(t: &Place) -> Result<()> {

@@ -30,7 +30,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
         false => Begin::AtOnce,
     };
     let mut made = create::make(global, &args.create, &drawn, console, begin)?;
-    if let Err(e) = start(&made, plan) {
+    if let Err(e) = start(&mut made, plan) {
         made.undo(plan);
         return Err(e);
     }
@@ -46,7 +46,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
     Ok(status)
 }
 
-fn start(made: &Made, plan: &Plan) -> Result<()> {
+fn start(made: &mut Made, plan: &Plan) -> Result<()> {
     made.start()?;
     let state = made.record.hook_state(made.pid.as_raw(), "running");
     hooks::run(&plan.parent.poststart, "poststart", &state)

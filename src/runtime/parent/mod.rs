@@ -134,11 +134,12 @@ impl Made {
     }
 
     /// Starts it, and waits until it has executed.
-    pub fn start(&self) -> Result<()> {
+    pub fn start(&mut self) -> Result<()> {
         if !self.told {
             self.end.tell(FromParent::Start)?;
         }
         match self.end.hear()? {
+            None if self.told => record_made(&self.claim, &mut self.record, self.pid),
             None => Ok(()),
             Some(FromInit::Failed(why)) => Err(anyhow!(why)),
             Some(other) => bail!("init said {other:?} instead of starting"),
@@ -191,15 +192,14 @@ impl Effects {
         }
         // Here because init does not wait for it.
         self.claim.save_config(config)?;
-        let mut told = false;
-        if begin == Begin::AtOnce && may_start_when_ready(plan) {
-            self.record_made()?;
+        let told = begin == Begin::AtOnce
+            && self.may_start_when_ready(plan)
             // An init that is gone has said why; we hear it below.
-            told = end.tell(FromParent::Start).is_ok();
-        }
+            && end.tell(FromParent::Start).is_ok();
         let master = self.serve(plan, &end)?;
         if !told {
-            self.record_made()?;
+            let (pid, _) = self.init()?;
+            record_made(&self.claim, &mut self.record, pid)?;
         }
         Ok((end, master, told))
     }
@@ -237,12 +237,17 @@ impl Effects {
         }
     }
 
-    fn record_made(&mut self) -> Result<()> {
-        let (pid, _) = self.init()?;
-        self.record.pid = pid.as_raw();
-        self.record.start_time = crate::runtime::pid::start_time(pid.as_raw())?;
-        self.record.phase = Phase::Created;
-        self.claim.save(&self.record)
+    /// Nothing must come between init's readiness and its start: no hook's answer, and no record of
+    /// the pid, without which a container that has no cgroup could not be ended if we died.
+    fn may_start_when_ready(&self, plan: &Plan) -> bool {
+        let parent = &plan.parent;
+        let seccomp = plan.init.seccomp.as_ref();
+        parent.clone.route == CloneRoute::Direct
+            && parent.prestart.is_empty()
+            && parent.create_runtime.is_empty()
+            // Exec closes the listener: it is fetched before.
+            && seccomp.is_none_or(|seccomp| seccomp.notify.is_none())
+            && self.cgroup.is_some()
     }
 
     fn init(&self) -> Result<(Pid, &OwnedFd)> {
@@ -455,15 +460,12 @@ impl Effects {
     }
 }
 
-/// Nothing is left that changes the record, or that must see a container still in the making. (A
-/// seccomp listener must be fetched before exec closes it.)
-fn may_start_when_ready(plan: &Plan) -> bool {
-    let parent = &plan.parent;
-    let seccomp = plan.init.seccomp.as_ref();
-    parent.clone.route == CloneRoute::Direct
-        && parent.prestart.is_empty()
-        && parent.create_runtime.is_empty()
-        && seccomp.is_none_or(|seccomp| seccomp.notify.is_none())
+/// From here on others may enter the container: not while init still has the host's files before it.
+fn record_made(claim: &Claim, record: &mut Record, pid: Pid) -> Result<()> {
+    record.pid = pid.as_raw();
+    record.start_time = crate::runtime::pid::start_time(pid.as_raw())?;
+    record.phase = Phase::Created;
+    claim.save(record)
 }
 
 /// Init sets its limits itself, but root of a user namespace may not raise a hard one
