@@ -34,14 +34,17 @@ test-unit: setup
 	@[ "$$(id -u)" != 0 ] || { scripts/need ip:iproute2 && \
 	cargo test --lib -- --ignored netdev $$([ ! -d /run/systemd/system ] || echo systemd); }
 
+# The programs are tested as they are released; what drives them is built faster.
+DRIVE = SC_RUNTIME=$(abspath $(RUNTIME)) SC_IMAGE=$(abspath $(TARGET)/release/sc-image) cargo test --profile quick
+
 test-integration: build
-	@if [ "$$(id -u)" = 0 ]; then cargo test --release --test integration && \
-	scripts/need umoci skopeo buildah podman zstd newuidmap:uidmap setfattr:attr && cargo test --release --test image; \
+	@if [ "$$(id -u)" = 0 ]; then $(DRIVE) --test integration && \
+	scripts/need umoci skopeo buildah podman zstd newuidmap:uidmap setfattr:attr && $(DRIVE) --test image; \
 	else echo "make test: the native integration tests need root and are NOT run"; fi
 
 test-registry: build ## sc-image with a real registry, over a wire that breaks, and with hostile servers
 	-@scripts/need docker-registry skopeo openssl htpasswd:apache2-utils
-	cargo test --release --test registry
+	$(DRIVE) --test registry
 
 test-vm: build ## the integration tests on a pure cgroup v2 kernel with all controllers, and with AppArmor and SELinux (QEMU)
 	scripts/test-vm

@@ -37,6 +37,8 @@ tests! {
     a_missing_id_is_an_error,
     two_ids_are_an_error [Need::Beyond("crun", "1.8 ignores the second")],
     an_unknown_log_format_is_an_error [Need::Beyond("crun", "1.8 says so only when it logs")],
+    features_are_those_of_the_spec [Need::Beyond("runc", "1.1.5 knows fewer"), Need::Beyond("crun", "1.8 has no features")],
+    features_lack_nothing_that_runc_has [Need::Program("runc"), Need::Beyond("crun", "1.8 has no features")],
     spec_writes_a_config_that_runs,
     spec_does_not_overwrite,
     preserved_descriptors_reach_the_process,
@@ -375,6 +377,76 @@ fn an_unknown_log_format_is_an_error(t: &Place) -> Result<()> {
     let out = t.call(["--log-format", "xml", "list"])?;
     assert_ne!(out.status, 0);
     assert!(out.message().contains("xml"), "{}", out.stderr);
+    Ok(())
+}
+
+/// As containerd asks: without global options, and anything on stderr would spoil the JSON.
+fn features_of(t: &Place, program: &Path) -> Result<Value> {
+    let out = Call::new(t, program, ["features"]).run()?;
+    assert_eq!((out.status, out.stderr.as_str()), (0, ""), "{out:?}");
+    Ok(serde_json::from_str(&out.stdout)?)
+}
+
+fn features_are_those_of_the_spec(t: &Place) -> Result<()> {
+    let all = features_of(t, &machine().runtime)?;
+    assert_eq!(all["ociVersionMin"], "1.0.0");
+    assert_eq!(all["ociVersionMax"], "1.3.0");
+    let linux = &all["linux"];
+    assert_eq!(
+        linux["cgroup"],
+        json!({ "v1": false, "v2": true, "systemd": true, "systemdUser": true, "rdma": true })
+    );
+    for (pointer, enabled) in [
+        ("/seccomp/enabled", true),
+        ("/apparmor/enabled", true),
+        ("/selinux/enabled", true),
+        ("/intelRdt/enabled", false),
+        ("/mountExtensions/idmap/enabled", true),
+        ("/netDevices/enabled", true),
+    ] {
+        assert_eq!(linux.pointer(pointer), Some(&json!(enabled)), "{pointer}");
+    }
+    let has = |list: &Value, name: &str| list.as_array().is_some_and(|l| l.contains(&json!(name)));
+    assert!(has(&all["mountOptions"], "rro"), "{all}");
+    assert!(has(&linux["namespaces"], "time"), "{all}");
+    assert!(has(&linux["memoryPolicy"]["modes"], "MPOL_BIND"), "{all}");
+    assert!(
+        has(
+            &linux["seccomp"]["supportedFlags"],
+            "SECCOMP_FILTER_FLAG_LOG"
+        ),
+        "{all}"
+    );
+    assert!(
+        has(
+            &all["potentiallyUnsafeConfigAnnotations"],
+            "org.systemd.property."
+        ),
+        "{all}"
+    );
+    t.call(["features", "more"])?.fails(&["more"]);
+    Ok(())
+}
+
+/// Every name in a list of runc's is in ours, but for two flags of a file system that go to it as they are.
+fn features_lack_nothing_that_runc_has(t: &Place) -> Result<()> {
+    let runc = crate::harness::machine::program("runc").context("no runc")?;
+    let (ours, theirs) = (features_of(t, &machine().runtime)?, features_of(t, &runc)?);
+    for pointer in [
+        "/hooks",
+        "/mountOptions",
+        "/linux/namespaces",
+        "/linux/capabilities",
+        "/linux/seccomp/actions",
+        "/linux/seccomp/operators",
+        "/linux/seccomp/archs",
+    ] {
+        let names = |all: &Value| all.pointer(pointer).and_then(Value::as_array).cloned();
+        let ours = names(&ours).context(pointer)?;
+        let mut lacking = names(&theirs).context(pointer)?;
+        lacking.retain(|name| !ours.contains(name) && name != "acl" && name != "noacl");
+        assert!(lacking.is_empty(), "{pointer}: {lacking:?}");
+    }
     Ok(())
 }
 

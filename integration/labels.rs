@@ -15,9 +15,11 @@ tests! {
     apparmor_leaves_an_unconfined_container_alone [APPARMOR],
     apparmor_without_that_profile_is_an_error [APPARMOR],
     apparmor_profiles_of_a_confined_runtime_are_stacked [APPARMOR],
+    apparmor_confines_one_more_process_too [APPARMOR],
     cve_2019_16884_a_proc_of_the_image_swallows_no_profile [APPARMOR],
     cve_2023_28642_masks_and_profile_hold_together [APPARMOR],
     selinux_labels_the_process [SELINUX],
+    selinux_labels_one_more_process_too [SELINUX],
     selinux_labels_new_file_systems_and_decides_by_it [SELINUX],
     selinux_labels_the_keyring [SELINUX],
     selinux_refuses_a_label_that_the_policy_does_not_know [SELINUX],
@@ -157,6 +159,27 @@ fn apparmor_profiles_of_a_confined_runtime_are_stacked(t: &Place) -> Result<()> 
     Ok(())
 }
 
+fn apparmor_confines_one_more_process_too(t: &Place) -> Result<()> {
+    let read = ["cat", "/proc/self/attr/apparmor/current"];
+    let exec = |id: &str, flags: &[&str]| {
+        let words = ["exec"].iter().chain(flags).copied();
+        t.call(words.chain([id]).chain(read))
+    };
+    let plain = t.sleeper()?;
+    assert_eq!(exec(&plain.id, &[])?.text(), "unconfined");
+    let typed = exec(&plain.id, &["--apparmor", "sc-test"])?;
+    assert_eq!(typed.text(), "sc-test (enforce)");
+    let unknown = exec(&plain.id, &["--apparmor", "sc-no-such"])?;
+    assert_eq!(unknown.status, 255, "{unknown:?}");
+    assert!(unknown.stderr.contains("sc-no-such"), "{unknown:?}");
+    plain.end()?;
+    let bundle = t.bundle().args(&["sleep", "1000"]);
+    let c = t.create(&bundle.set("/process/apparmorProfile", "sc-test"))?;
+    c.start()?;
+    assert_eq!(exec(&c.id, &[])?.text(), "sc-test (enforce)");
+    c.end()
+}
+
 /// The image's /proc holds files that would take the label; nothing is mounted there.
 fn cve_2019_16884_a_proc_of_the_image_swallows_no_profile(t: &Place) -> Result<()> {
     let bundle = t
@@ -210,6 +233,30 @@ fn selinux_labels_the_process(t: &Place) -> Result<()> {
         .set("/process/selinuxLabel", BOX);
     assert_eq!(t.run(&bundle)?.text(), BOX);
     Ok(())
+}
+
+fn selinux_labels_one_more_process_too(t: &Place) -> Result<()> {
+    let script = "tr -d '\\0' < /proc/self/attr/current";
+    let plain = t.sleeper()?;
+    let typed = t.call([
+        "exec",
+        "--process-label",
+        BOX,
+        &plain.id,
+        "sh",
+        "-c",
+        script,
+    ])?;
+    assert_eq!(typed.text(), BOX);
+    let unknown = t.call(["exec", "--process-label", "u:r:nobody", &plain.id, "true"])?;
+    assert_eq!(unknown.status, 255, "{unknown:?}");
+    assert!(unknown.stderr.contains("u:r:nobody"), "{unknown:?}");
+    plain.end()?;
+    let bundle = t.bundle().args(&["sleep", "1000"]);
+    let c = t.create(&bundle.set("/process/selinuxLabel", BOX))?;
+    c.start()?;
+    assert_eq!(t.call(["exec", &c.id, "sh", "-c", script])?.text(), BOX);
+    c.end()
 }
 
 fn selinux_labels_new_file_systems_and_decides_by_it(t: &Place) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Commands that meet on one container: one wins, each loser is told so, and nothing is left.
 
-use crate::harness::{Need, Outcome, Place, Result, machine};
+use crate::harness::{Container, Need, Outcome, Place, Result, machine};
+use std::panic::resume_unwind;
 use std::thread;
 
 tests! {
@@ -14,6 +15,7 @@ tests! {
     state_and_list_during_create_and_delete_never_show_half_a_container
         [Need::Beyond("runc", "1.1.5 reads what is half there"), Need::Beyond("crun", "1.8 reads what is half there")],
     twenty_containers_at_once,
+    fifty_containers_are_controlled_at_once [Need::Beyond("crun", "1.8 sometimes loses a race of execs")],
 }
 
 /// How often the dice are thrown.
@@ -196,6 +198,54 @@ fn state_and_list_during_create_and_delete_never_show_half_a_container(t: &Place
         }
     }
     t.nothing_is_left();
+    Ok(())
+}
+
+/// Ten lives at a time, five one after another; fewer in the guest, which is much slower.
+fn fifty_containers_are_controlled_at_once(t: &Place) -> Result<()> {
+    let (workers, lives) = if machine().in_guest { (5, 2) } else { (10, 5) };
+    thread::scope(|scope| {
+        let all: Vec<_> = (0..workers)
+            .map(|_| scope.spawn(|| (0..lives).try_for_each(|_| life(t))))
+            .collect();
+        all.into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or_else(|why| resume_unwind(why)))
+    })?;
+    t.nothing_is_left();
+    Ok(())
+}
+
+/// Everything that can be done to a container, while others do it to theirs; its end comes with a
+/// process of `exec` still there.
+fn life(t: &Place) -> Result<()> {
+    let c = t.sleeper()?;
+    let exec = |command: &[&str]| t.call(["exec", &c.id].iter().chain(command));
+    let out = exec(&["sh", "-c", "hostname; exit 3"])?;
+    assert_eq!((out.status, out.stdout.trim()), (3, "box"), "{out:?}");
+    t.call(["exec", "--detach", &c.id, "sleep", "1000"])?.ok();
+    c.call("pause")?.ok();
+    assert_eq!(c.status()?, "paused");
+    update(&c)?;
+    let out = exec(&["true"])?;
+    assert_eq!(out.status, 255, "{out:?}");
+    assert!(out.stderr.contains("paused"), "{out:?}");
+    c.call("resume")?.ok();
+    let listed: Vec<i32> =
+        serde_json::from_str(&t.call(["ps", "--format", "json", &c.id])?.text())?;
+    assert!(listed.len() == 2 && listed.contains(&c.pid), "{listed:?}");
+    t.call(["delete", "--force", &c.id])?.ok();
+    c.ended()
+}
+
+/// A limit that this machine can set, read back from the kernel.
+fn update(c: &Container) -> Result<()> {
+    if !c.cgroup().join("pids.max").exists() {
+        // Without controllers there is nothing to limit: the command still runs against the others.
+        c.place.call(["update", &c.id])?.ok();
+        return Ok(());
+    }
+    c.place.call(["update", "--pids-limit", "33", &c.id])?.ok();
+    assert_eq!(c.cgroup_file("pids.max")?, "33");
     Ok(())
 }
 

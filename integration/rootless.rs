@@ -35,6 +35,7 @@ tests! {
     without_delegation_a_limit_is_refused [OURS],
     a_delegated_cgroup_is_used,
     a_process_joins_a_users_container,
+    a_users_container_is_entered_only_when_started [OURS, Need::Beyond("runc", "1.1.5 lets its init be looked into")],
     a_delegated_cgroup_is_limited [Need::Controller("pids")],
     told_that_it_is_not_rootless_nothing_is_skipped [OURS],
     records_are_kept_in_the_runtime_directory [OURS],
@@ -427,6 +428,17 @@ fn a_process_joins_a_users_container(t: &Place) -> Result<()> {
         "{}",
         out.stderr
     );
+    c.end()
+}
+
+fn a_users_container_is_entered_only_when_started(t: &Place) -> Result<()> {
+    let c = t.create(&anns(t, false)?.args(&["sleep", "1000"]))?;
+    let early = t.call(["exec", &c.id, "true"])?;
+    assert_eq!(early.status, 255, "{early:?}");
+    assert!(early.stderr.contains("start it first"), "{early:?}");
+    assert_eq!(c.status()?, "created");
+    c.start()?;
+    t.call(["exec", &c.id, "true"])?.ok();
     c.end()
 }
 

@@ -4,7 +4,7 @@ use crate::harness::kernel::{self, Answer};
 use crate::harness::place::accept;
 use crate::harness::{Bundle, Need, Place, Result, Value, json, machine};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread::{self, JoinHandle};
 
 tests! {
@@ -18,6 +18,7 @@ tests! {
     an_agent_answers_for_the_container [OLD_CRUN],
     an_agent_may_be_asked_about_all_that_init_does [OLD_CRUN],
     an_agent_decides_without_no_new_privileges_too [OLD_CRUN],
+    an_agent_answers_for_one_more_process_too [OLD_CRUN],
     an_agent_that_is_not_there_is_an_error,
     an_agent_cannot_decide_over_write [OLD_CRUN],
 }
@@ -129,39 +130,43 @@ struct Told {
     asked: Vec<i32>,
 }
 
+type Agent = JoinHandle<Result<Told>>;
+
 /// An agent as runtime-spec wants one: takes the listener, answers until nobody is left to ask. A
 /// mkdir(2) fails with `errno`, anything else may go on.
-fn agent(t: &Place, errno: i32) -> Result<(String, JoinHandle<Result<Told>>)> {
+fn agent(t: &Place, errno: i32) -> Result<(String, Agent)> {
     let path = t.path("agent.sock");
     let socket = UnixListener::bind(&path)?;
-    let serve = move || -> Result<Told> {
-        let (listener, words) = kernel::receive_fd(accept(&socket)?.as_fd())?;
-        let mut told = Told {
-            state: serde_json::from_slice(&words)?,
-            asked: Vec::new(),
-        };
-        // Readable: a question. Without readers, hung up: RECV says ENOENT.
-        while kernel::readable_within(listener.as_fd(), machine().patience())? {
-            let question = match kernel::seccomp_receive(listener.as_fd()) {
-                Ok(question) => question,
-                Err(e) if e.raw_os_error() == Some(libc::EINTR) => continue,
-                Err(_) => break,
-            };
-            let number = libc::c_long::from(question.number);
-            told.asked.push(question.number);
-            let refuse = [libc::SYS_mkdir, libc::SYS_mkdirat].contains(&number);
-            let answer = Answer {
-                id: question.id,
-                value: 0,
-                error: if refuse { -errno } else { 0 },
-                flags: u32::from(!refuse),
-            };
-            // The one that asked may be gone: the next question says so.
-            let _ = kernel::seccomp_answer(listener.as_fd(), answer);
-        }
-        Ok(told)
-    };
+    let serve = move || serve(accept(&socket)?, errno);
     Ok((path.display().to_string(), thread::spawn(serve)))
+}
+
+fn serve(connection: UnixStream, errno: i32) -> Result<Told> {
+    let (listener, words) = kernel::receive_fd(connection.as_fd())?;
+    let mut told = Told {
+        state: serde_json::from_slice(&words)?,
+        asked: Vec::new(),
+    };
+    // Readable: a question. Without readers, hung up: RECV says ENOENT.
+    while kernel::readable_within(listener.as_fd(), machine().patience())? {
+        let question = match kernel::seccomp_receive(listener.as_fd()) {
+            Ok(question) => question,
+            Err(e) if e.raw_os_error() == Some(libc::EINTR) => continue,
+            Err(_) => break,
+        };
+        let number = libc::c_long::from(question.number);
+        told.asked.push(question.number);
+        let refuse = [libc::SYS_mkdir, libc::SYS_mkdirat].contains(&number);
+        let answer = Answer {
+            id: question.id,
+            value: 0,
+            error: if refuse { -errno } else { 0 },
+            flags: u32::from(!refuse),
+        };
+        // The one that asked may be gone: the next question says so.
+        let _ = kernel::seccomp_answer(listener.as_fd(), answer);
+    }
+    Ok(told)
 }
 
 fn asking(t: &Place, names: &[&str], agent: &str) -> Bundle {
@@ -242,6 +247,43 @@ fn an_agent_decides_without_no_new_privileges_too(t: &Place) -> Result<()> {
     let out = t.run(&bundle)?.stdout;
     assert!(out.contains("Invalid cross-device link"), "{out}");
     agent.join().expect("the agent")?;
+    Ok(())
+}
+
+/// Each process that loads the profile brings a listener of its own.
+fn an_agent_answers_for_one_more_process_too(t: &Place) -> Result<()> {
+    let path = t.path("agent.sock");
+    let socket = UnixListener::bind(&path)?;
+    let bundle = asking(t, &["mkdir", "mkdirat"], &path.display().to_string());
+    let mine = socket.try_clone()?;
+    let first: Agent = thread::spawn(move || serve(accept(&mine)?, libc::ENOSPC));
+    let c = t.create(&bundle.args(&["sleep", "1000"]))?;
+    c.start()?;
+    let second: Agent = thread::spawn(move || serve(accept(&socket)?, libc::EXDEV));
+    let out = t.call([
+        "exec",
+        &c.id,
+        "sh",
+        "-c",
+        "mkdir /tmp/x; ls /proc/self/fd | wc -l",
+    ])?;
+    assert!(out.stderr.contains("Invalid cross-device link"), "{out:?}");
+    assert_eq!((out.status, out.stdout.trim()), (0, "4"), "{out:?}");
+    let told = second.join().expect("the agent")?;
+    assert_eq!(told.asked.len(), 1, "{:?}", told.asked);
+    // The process is the new one, the state the container's.
+    assert_ne!(told.state["pid"], c.pid);
+    assert_eq!(told.state["metadata"], "for the agent");
+    let state = &told.state["state"];
+    assert_eq!((&state["id"], &state["pid"]), (&json!(c.id), &json!(c.pid)));
+    assert_eq!(state["status"], "running");
+    std::fs::remove_file(&path)?;
+    let out = t.call(["exec", &c.id, "true"])?;
+    assert_eq!(out.status, 255, "{out:?}");
+    assert!(out.stderr.contains("agent.sock"), "{out:?}");
+    assert_eq!(c.status()?, "running");
+    c.end()?;
+    assert!(first.join().expect("the agent")?.asked.is_empty());
     Ok(())
 }
 

@@ -149,6 +149,7 @@ pub enum Verb {
         bundle: PathBuf,
         rootless: bool,
     },
+    Features,
     Plan {
         bundle: PathBuf,
         systemd_cgroup: bool,
@@ -711,6 +712,14 @@ const FORMS: &[Form] = &[
         hidden: false,
     },
     Form {
+        verb: "features",
+        about: "Print what this runtime can do as JSON",
+        flags: &[],
+        operands: &[],
+        operands_last: false,
+        hidden: false,
+    },
+    Form {
         verb: "plan",
         about: "Print what create would do",
         flags: &[BUNDLE],
@@ -1095,6 +1104,7 @@ impl Options<'_> {
                 bundle: self.bundle(),
                 rootless: self.has("rootless"),
             },
+            "features" => Verb::Features,
             "plan" => Verb::Plan {
                 bundle: self.bundle(),
                 systemd_cgroup: false,

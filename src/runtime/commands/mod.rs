@@ -4,6 +4,7 @@ pub mod create;
 pub mod delete;
 pub mod events;
 pub mod exec;
+pub mod features;
 pub mod kill;
 pub mod list;
 pub mod pause;
@@ -48,6 +49,7 @@ pub fn perform(global: &Global, verb: &Verb) -> Result<i32> {
             stats,
         } => events::events(global, id, *interval, *stats)?,
         Verb::Spec { bundle, rootless } => spec::spec(bundle, *rootless)?,
+        Verb::Features => features::features()?,
         Verb::Plan {
             bundle,
             systemd_cgroup,

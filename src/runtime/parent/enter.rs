@@ -117,7 +117,7 @@ fn spawn(order: &Order) -> Result<(ParentEnd, Pid, OwnedFd)> {
     if *parent_enters != 0 {
         // This program makes no other child, and what it does from here on needs no way back.
         sys::pidfd::enter(order.init, *parent_enters)
-            .context("enter the container's namespaces")?;
+            .with_context(|| why_entering_fails(order.status))?;
     }
     match clone_into_cgroup(order).context("make the process")? {
         Cloned::Child => {
@@ -147,6 +147,17 @@ fn spawn(order: &Order) -> Result<(ParentEnd, Pid, OwnedFd)> {
             })
         }
         Cloned::Parent { pid, pidfd } => Ok((parent_end, Pid::from_raw(pid), pidfd)),
+    }
+}
+
+/// An init that waits for `start` is not dumpable (CVE-2016-9962): without CAP_SYS_PTRACE nobody may
+/// look into it, so an ordinary user cannot join it either (setns(2), ptrace(2)).
+fn why_entering_fails(status: Status) -> &'static str {
+    match status {
+        Status::Created => {
+            "enter the container's namespaces (it has not been started: start it first, or have CAP_SYS_PTRACE)"
+        }
+        _ => "enter the container's namespaces",
     }
 }
 

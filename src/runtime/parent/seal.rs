@@ -32,7 +32,8 @@ pub fn ensure() -> Result<()> {
     )
     .call("open", || "\"/proc/self/exe\"".to_owned())
     .context("find this program's own file (is /proc mounted?)")?;
-    if is_read_only(&exe)? {
+    // Before a mount is tried: who runs from sealed memory was refused one when it began.
+    if is_read_only(&exe)? || is_sealed_memory() {
         return Ok(());
     }
     let args = c_strings(std::env::args_os());
@@ -44,9 +45,6 @@ pub fn ensure() -> Result<()> {
     if let Ok(copy) = read_only_mount(&exe) {
         // Refused (an old kernel, a policy): the other way remains.
         let _ = sys::process::exec_fd(copy.as_fd(), &args, &env);
-    }
-    if is_sealed_memory() {
-        return Ok(());
     }
     let copy = sealed_copy().context("make a sealed copy of this program")?;
     Err(sys::process::exec_fd(copy.as_fd(), &args, &env).into())

@@ -6,6 +6,16 @@ use super::{Hook, InitPlan, ParentPlan};
 use anyhow::{Result, bail};
 use oci_spec::runtime::{Hook as Asked, Hooks};
 
+/// As config.json names them, in the order of their moments.
+pub const KINDS: [&str; 6] = [
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+];
+
 /// Sorts the hooks to the one who runs them. An error names a timeout that is none.
 ///
 /// A hook that asks for no environment has, as under runc, that of who runs it: the process's (`env`)
@@ -16,14 +26,22 @@ pub fn draw(
     parent: &mut ParentPlan,
     init: &mut InitPlan,
 ) -> Result<()> {
+    let [
+        prestart,
+        create_runtime,
+        create_container,
+        start_container,
+        poststart,
+        poststop,
+    ] = KINDS;
     #[allow(deprecated)] // by runtime-spec 1.0.2, and still what engines use
-    let prestart = hooks.prestart();
-    parent.prestart = list("prestart", prestart)?;
-    parent.create_runtime = list("createRuntime", hooks.create_runtime())?;
-    parent.poststart = list("poststart", hooks.poststart())?;
-    parent.poststop = list("poststop", hooks.poststop())?;
-    init.create_container = list("createContainer", hooks.create_container())?;
-    init.start_container = list("startContainer", hooks.start_container())?;
+    let early = hooks.prestart();
+    parent.prestart = list(prestart, early)?;
+    parent.create_runtime = list(create_runtime, hooks.create_runtime())?;
+    parent.poststart = list(poststart, hooks.poststart())?;
+    parent.poststop = list(poststop, hooks.poststop())?;
+    init.create_container = list(create_container, hooks.create_container())?;
+    init.start_container = list(start_container, hooks.start_container())?;
     let by_init = [&mut init.create_container, &mut init.start_container];
     for hook in by_init.into_iter().flatten() {
         if hook.env.is_empty() {

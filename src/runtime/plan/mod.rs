@@ -8,18 +8,30 @@
 //! What is a list in runtime-spec is a list here, in the order it will be performed; a scalar is
 //! a field. Numbers are already the kernel's (flags, signal and capability numbers).
 
+/// All variants of an enum that config.json is read into, as a list. What is left out does not compile.
+macro_rules! every {
+    ($kind:ident: $($variant:ident)+) => {{
+        const fn _is_listed(one: $kind) {
+            match one {
+                $($kind::$variant => (),)+
+            }
+        }
+        &[$($kind::$variant),+]
+    }};
+}
+
 pub mod default_spec;
 pub mod device_program;
 mod draw;
 pub mod exec;
-mod hooks;
-mod mounts;
-mod namespaces;
+pub mod hooks;
+pub mod mounts;
+pub mod namespaces;
 mod paths;
 pub mod process;
 pub mod resources;
 mod rootfs;
-mod scheduling;
+pub mod scheduling;
 pub mod seccomp;
 mod show;
 pub mod sysctl;

@@ -272,64 +272,95 @@ fn meaning(word: &str) -> Word {
     if let Some(change) = word.strip_prefix('r').and_then(change) {
         return Word::Recursive(change);
     }
+    let known = WORDS.iter().find(|(known, _)| *known == word);
+    known.map_or(Word::Data, |(_, meaning)| *meaning)
+}
+
+fn change(word: &str) -> Option<Change> {
+    let known = CHANGES.iter().find(|(known, _)| *known == word);
+    known.map(|(_, change)| *change)
+}
+
+/// All words that mean something here, sorted; others are for the file system.
+pub fn words() -> Vec<String> {
+    let changes = CHANGES.iter().map(|(word, _)| *word);
+    let mut all: Vec<String> = changes
+        .clone()
+        .map(|word| format!("r{word}"))
+        .chain(
+            changes
+                .chain(WORDS.iter().map(|(word, _)| *word))
+                .map(String::from),
+        )
+        .collect();
+    all.sort();
+    all
+}
+
+const WORDS: &[(&str, Word)] = {
+    use Word::{Bind, CopyUp, IdMap, Nothing, Propagation, Remount};
+    const fn superblock(opposite: &'static str, default: bool) -> Word {
+        Word::Superblock { opposite, default }
+    }
     let (private, shared) = (libc::MS_PRIVATE, libc::MS_SHARED);
     let (slave, unbindable) = (libc::MS_SLAVE, libc::MS_UNBINDABLE);
     let all = libc::MS_REC;
-    let superblock = |opposite, default| Word::Superblock { opposite, default };
-    match word {
-        "private" => Word::Propagation(private),
-        "shared" => Word::Propagation(shared),
-        "slave" => Word::Propagation(slave),
-        "unbindable" => Word::Propagation(unbindable),
-        "rprivate" => Word::Propagation(private | all),
-        "rshared" => Word::Propagation(shared | all),
-        "rslave" => Word::Propagation(slave | all),
-        "runbindable" => Word::Propagation(unbindable | all),
-        "bind" => Word::Bind { recursive: false },
-        "rbind" => Word::Bind { recursive: true },
-        "remount" => Word::Remount,
-        "tmpcopyup" => Word::CopyUp,
-        "sync" => superblock("async", false),
-        "async" => superblock("sync", true),
-        "dirsync" => superblock("", false),
-        "lazytime" => superblock("nolazytime", false),
-        "nolazytime" => superblock("lazytime", true),
-        "mand" => superblock("nomand", false),
-        "nomand" => superblock("mand", true),
-        "idmap" => Word::IdMap { recursive: false },
-        "ridmap" => Word::IdMap { recursive: true },
+    &[
+        ("private", Propagation(private)),
+        ("shared", Propagation(shared)),
+        ("slave", Propagation(slave)),
+        ("unbindable", Propagation(unbindable)),
+        ("rprivate", Propagation(private | all)),
+        ("rshared", Propagation(shared | all)),
+        ("rslave", Propagation(slave | all)),
+        ("runbindable", Propagation(unbindable | all)),
+        ("bind", Bind { recursive: false }),
+        ("rbind", Bind { recursive: true }),
+        ("remount", Remount),
+        ("tmpcopyup", CopyUp),
+        ("sync", superblock("async", false)),
+        ("async", superblock("sync", true)),
+        ("dirsync", superblock("", false)),
+        ("lazytime", superblock("nolazytime", false)),
+        ("nolazytime", superblock("lazytime", true)),
+        ("mand", superblock("nomand", false)),
+        ("nomand", superblock("mand", true)),
+        ("idmap", IdMap { recursive: false }),
+        ("ridmap", IdMap { recursive: true }),
+        ("defaults", Nothing),
         // i_version is the file system's own affair since Linux 4.16 (mount(8)); what is not found
         // out by mount(2) is not said by it, loud or silent.
-        "defaults" | "iversion" | "noiversion" | "silent" | "loud" => Word::Nothing,
-        _ => Word::Data,
-    }
-}
+        ("iversion", Nothing),
+        ("noiversion", Nothing),
+        ("silent", Nothing),
+        ("loud", Nothing),
+    ]
+};
 
 /// The words that also exist with an `r` before them, for a whole tree.
-fn change(word: &str) -> Option<Change> {
+const CHANGES: &[(&str, Change)] = {
     use Change::{Atime, Clear, NotAtime, Set};
-    Some(match word {
-        "ro" => Set(RDONLY),
-        "rw" => Clear(RDONLY),
-        "nosuid" => Set(libc::MOUNT_ATTR_NOSUID),
-        "suid" => Clear(libc::MOUNT_ATTR_NOSUID),
-        "nodev" => Set(libc::MOUNT_ATTR_NODEV),
-        "dev" => Clear(libc::MOUNT_ATTR_NODEV),
-        "noexec" => Set(libc::MOUNT_ATTR_NOEXEC),
-        "exec" => Clear(libc::MOUNT_ATTR_NOEXEC),
-        "nodiratime" => Set(libc::MOUNT_ATTR_NODIRATIME),
-        "diratime" => Clear(libc::MOUNT_ATTR_NODIRATIME),
-        "nosymfollow" => Set(libc::MOUNT_ATTR_NOSYMFOLLOW),
-        "symfollow" => Clear(libc::MOUNT_ATTR_NOSYMFOLLOW),
-        "relatime" => Atime(libc::MOUNT_ATTR_RELATIME),
-        "norelatime" => NotAtime(libc::MOUNT_ATTR_RELATIME),
-        "noatime" => Atime(libc::MOUNT_ATTR_NOATIME),
-        "atime" => NotAtime(libc::MOUNT_ATTR_NOATIME),
-        "strictatime" => Atime(libc::MOUNT_ATTR_STRICTATIME),
-        "nostrictatime" => NotAtime(libc::MOUNT_ATTR_STRICTATIME),
-        _ => return None,
-    })
-}
+    &[
+        ("ro", Set(RDONLY)),
+        ("rw", Clear(RDONLY)),
+        ("nosuid", Set(libc::MOUNT_ATTR_NOSUID)),
+        ("suid", Clear(libc::MOUNT_ATTR_NOSUID)),
+        ("nodev", Set(libc::MOUNT_ATTR_NODEV)),
+        ("dev", Clear(libc::MOUNT_ATTR_NODEV)),
+        ("noexec", Set(libc::MOUNT_ATTR_NOEXEC)),
+        ("exec", Clear(libc::MOUNT_ATTR_NOEXEC)),
+        ("nodiratime", Set(libc::MOUNT_ATTR_NODIRATIME)),
+        ("diratime", Clear(libc::MOUNT_ATTR_NODIRATIME)),
+        ("nosymfollow", Set(libc::MOUNT_ATTR_NOSYMFOLLOW)),
+        ("symfollow", Clear(libc::MOUNT_ATTR_NOSYMFOLLOW)),
+        ("relatime", Atime(libc::MOUNT_ATTR_RELATIME)),
+        ("norelatime", NotAtime(libc::MOUNT_ATTR_RELATIME)),
+        ("noatime", Atime(libc::MOUNT_ATTR_NOATIME)),
+        ("atime", NotAtime(libc::MOUNT_ATTR_NOATIME)),
+        ("strictatime", Atime(libc::MOUNT_ATTR_STRICTATIME)),
+        ("nostrictatime", NotAtime(libc::MOUNT_ATTR_STRICTATIME)),
+    ]
+};
 
 /// A word that is the file system's own.
 struct Datum<'a> {

@@ -150,6 +150,10 @@ fn joins(all: &[LinuxNamespace], root: bool) -> Vec<Join> {
         .collect()
 }
 
+/// The kinds there are, sorted by name.
+pub const KINDS: &[LinuxNamespaceType] =
+    every!(LinuxNamespaceType: Cgroup Ipc Mount Network Pid Time User Uts);
+
 /// As config.json spells it.
 pub fn name(kind: LinuxNamespaceType) -> &'static str {
     match kind {

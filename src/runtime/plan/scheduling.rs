@@ -79,6 +79,15 @@ const NODES: u32 = 1024;
 /// And so many processors (CONFIG_NR_CPUS).
 const PROCESSORS: u32 = 8192;
 
+/// What linux.memoryPolicy.mode can be.
+pub const MEMORY_MODES: &[MemoryPolicyModeType] = every!(MemoryPolicyModeType:
+    MpolDefault MpolPreferred MpolBind MpolInterleave MpolLocal MpolPreferredMany
+    MpolWeightedInterleave);
+
+/// And its flags.
+pub const MEMORY_FLAGS: &[MemoryPolicyFlagType] = every!(MemoryPolicyFlagType:
+    MpolFNumaBalancing MpolFRelativeNodes MpolFStaticNodes);
+
 /// set_mempolicy(2).
 pub fn memory_policy(asked: &LinuxMemoryPolicy) -> Result<MemoryPolicy> {
     let mode = match asked.mode() {

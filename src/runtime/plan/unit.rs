@@ -450,7 +450,8 @@ fn devices(spec: &Spec) -> Result<Vec<Property>> {
 // ---------------------------------------------------------------------------------------------
 // Annotations
 
-const ANNOTATION: &str = "org.systemd.property.";
+/// What the names of annotations that set properties of the unit begin with.
+pub const ANNOTATION: &str = "org.systemd.property.";
 
 /// `org.systemd.property.NAME`, in the order of names, with runc's words for what is wrong.
 fn annotated(spec: &Spec) -> Result<Vec<Property>> {

@@ -36,8 +36,25 @@ mod table;
 mod tests;
 
 use anyhow::{Context, Result, bail, ensure};
-use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, Spec};
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator, Spec,
+};
 use std::path::PathBuf;
+
+/// What a profile can say, sorted by name.
+pub const ACTIONS: &[LinuxSeccompAction] = every!(LinuxSeccompAction:
+    ScmpActAllow ScmpActErrno ScmpActKill ScmpActKillProcess ScmpActKillThread ScmpActLog
+    ScmpActNotify ScmpActTrace ScmpActTrap);
+pub const OPERATORS: &[LinuxSeccompOperator] = every!(LinuxSeccompOperator:
+    ScmpCmpEq ScmpCmpGe ScmpCmpGt ScmpCmpLe ScmpCmpLt ScmpCmpMaskedEq ScmpCmpNe);
+pub const ARCHS: &[Arch] = every!(Arch:
+    ScmpArchAarch64 ScmpArchArm ScmpArchLoongarch64 ScmpArchM68k ScmpArchMips ScmpArchMips64
+    ScmpArchMips64n32 ScmpArchMipsel ScmpArchMipsel64 ScmpArchMipsel64n32 ScmpArchNative
+    ScmpArchParisc ScmpArchParisc64 ScmpArchPpc ScmpArchPpc64 ScmpArchPpc64le ScmpArchRiscv64
+    ScmpArchS390 ScmpArchS390x ScmpArchSh ScmpArchSheb ScmpArchX32 ScmpArchX86 ScmpArchX86_64);
+pub const FLAGS: &[LinuxSeccompFilterFlag] = every!(LinuxSeccompFilterFlag:
+    SeccompFilterFlagLog SeccompFilterFlagSpecAllow SeccompFilterFlagTsync
+    SeccompFilterFlagWaitKillableRecv);
 
 /// What is loaded right before exec.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,21 +158,27 @@ fn flags(seccomp: &LinuxSeccomp, listener: bool) -> u64 {
     let mut flags = listener_flag(listener);
     for flag in wanted {
         flags |= match flag {
-            SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
-            SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
             // A listener and TSYNC both want the return value, unless a failure is ESRCH (Linux 5.7).
             SeccompFilterFlagTsync if listener => {
                 libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_TSYNC_ESRCH
             }
-            SeccompFilterFlagTsync => libc::SECCOMP_FILTER_FLAG_TSYNC,
-            SeccompFilterFlagWaitKillableRecv if listener => {
-                libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
-            }
             // Nobody waits without a listener, and the kernel refuses the flag.
-            SeccompFilterFlagWaitKillableRecv => 0,
+            SeccompFilterFlagWaitKillableRecv if !listener => 0,
+            other => bit(*other),
         };
     }
     flags
+}
+
+/// SECCOMP_FILTER_FLAG_* by its name.
+pub fn bit(flag: LinuxSeccompFilterFlag) -> u64 {
+    use LinuxSeccompFilterFlag::*;
+    match flag {
+        SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
+        SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+        SeccompFilterFlagTsync => libc::SECCOMP_FILTER_FLAG_TSYNC,
+        SeccompFilterFlagWaitKillableRecv => libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+    }
 }
 
 fn listener_flag(listener: bool) -> u64 {
