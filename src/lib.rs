@@ -5,10 +5,12 @@
 //! - [`clock`]: the time as text.
 //! - [`runtime`]: `sc-runtime`, the OCI runtime: config.json → plan → container.
 //! - [`image`]: `sc-image`, images: from a registry or a file into a store, from there into bundles.
+//! - [`engine`]: `sc`, the command over both: containers by name, their output, their end.
 //!
 //! ARCHITECTURE.md is the map: who may import whom, and how a config.json travels.
 
 pub mod clock;
+pub mod engine;
 pub mod image;
 pub mod runtime;
 pub mod sys;

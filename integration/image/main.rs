@@ -17,6 +17,7 @@ mod hostile;
 mod layout;
 mod place;
 mod rootless;
+mod sc;
 mod store;
 mod unpacking;
 
@@ -32,6 +33,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("store", store::TESTS),
     ("bundles", bundles::TESTS),
     ("rootless", rootless::TESTS),
+    ("sc", sc::TESTS),
 ];
 
 fn main() -> ExitCode {

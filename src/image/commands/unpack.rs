@@ -55,6 +55,15 @@ pub struct Unpack {
     /// Say nothing
     #[arg(short, long)]
     quiet: bool,
+    /// Who runs it, a name of the image or a number [what the image says]
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Instead of the image's Entrypoint and Cmd; empty for none
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// Instead of the image's Cmd
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
 }
 
 impl Unpack {
@@ -152,6 +161,21 @@ impl Unpack {
         Ok(format!("{result}\n"))
     }
 
+    /// What was typed instead of what the image says, by docker's rules.
+    fn replace(&self, wish: &mut crate::image::config::Execution) {
+        if let Some(user) = &self.user {
+            wish.user = user.clone();
+        }
+        if let Some(entrypoint) = &self.entrypoint {
+            wish.entrypoint = vec![entrypoint.clone()];
+            wish.entrypoint.retain(|program| !program.is_empty());
+            wish.cmd.clear();
+        }
+        if !self.command.is_empty() {
+            wish.cmd = self.command.clone();
+        }
+    }
+
     fn config(
         &self,
         image: &Image,
@@ -170,7 +194,9 @@ impl Unpack {
             gid_map: ids.gids.clone(),
             terminal: self.tty,
         };
-        let made = bundle::make(&image.config, &ask)?;
+        let mut asked = image.config.clone();
+        self.replace(&mut asked.config);
+        let made = bundle::make(&asked, &ask)?;
         made.warnings.iter().for_each(show::warn);
         let text = serde_json::to_string_pretty(&made.config)? + "\n";
         fs::write(place.config(), text).with_context(|| place.config().display().to_string())?;

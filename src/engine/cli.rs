@@ -1,0 +1,225 @@
+//! What was typed: verbs and options, and the only place that prints an error.
+//!
+//! Exit status as docker's: `run`, `start -a` and `exec` give the process's own, 125 when sc failed, 126 and 127
+//! when the program cannot be executed or is not there; all else 0, or 1 with one line on stderr.
+
+use super::commands::*;
+use super::programs;
+use super::record::Home;
+use anyhow::Result;
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Containers without a daemon
+#[derive(Debug, Parser)]
+#[command(
+    name = "sc",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    after_help = "`sc container VERB` is `sc VERB`; `sc image --help` lists what is done with images."
+)]
+struct Typed {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Where images and containers are kept [/var/lib/sc; without root $XDG_DATA_HOME/sc]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+}
+
+impl Global {
+    pub fn home(&self) -> Result<Home> {
+        Home::open(self.root.as_deref())
+    }
+}
+
+/// What is handed to sc-image as it was typed.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+struct Rest {
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARG"
+    )]
+    args: Vec<OsString>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(Box<run::Run>),
+    Exec(exec::Exec),
+    Ps(ps::Ps),
+    Logs(logs::Logs),
+    Start(start::Start),
+    Stop(stop::Stop),
+    Kill(kill::Kill),
+    Wait(wait::Wait),
+    Rm(rm::Rm),
+    Inspect(inspect::Inspect),
+    /// Everything about images: sc-image
+    Image(Rest),
+    /// List images
+    Images(Rest),
+    /// Fetch an image from a registry
+    Pull(Rest),
+    /// Send an image to a registry
+    Push(Rest),
+    /// Load images from an archive
+    Load(Rest),
+    /// Make an image of a tar of files
+    Import(Rest),
+    /// Write images into an archive
+    Save(Rest),
+    /// Give an image a name
+    Tag(Rest),
+    /// Remove images
+    Rmi(Rest),
+    /// Print the versions of the three programs
+    Version,
+    /// The process beside a container: `run -d` and `start` execute it
+    #[command(hide = true)]
+    Monitor {
+        id: String,
+    },
+}
+
+impl Verb {
+    fn run(&self, global: &Global) -> Result<u8> {
+        match self {
+            Verb::Run(verb) => verb.run(global),
+            Verb::Exec(verb) => verb.run(global),
+            Verb::Ps(verb) => verb.run(global),
+            Verb::Logs(verb) => verb.run(global),
+            Verb::Start(verb) => verb.run(global),
+            Verb::Stop(verb) => verb.run(global),
+            Verb::Kill(verb) => verb.run(global),
+            Verb::Wait(verb) => verb.run(global),
+            Verb::Rm(verb) => verb.run(global),
+            Verb::Inspect(verb) => verb.run(global),
+            Verb::Image(rest) => programs::become_image(global, None, &rest.args),
+            Verb::Images(rest) => programs::become_image(global, Some("list"), &rest.args),
+            Verb::Pull(rest) => programs::become_image(global, Some("pull"), &rest.args),
+            Verb::Push(rest) => programs::become_image(global, Some("push"), &rest.args),
+            Verb::Load(rest) => programs::become_image(global, Some("load"), &rest.args),
+            Verb::Import(rest) => programs::become_image(global, Some("import"), &rest.args),
+            Verb::Save(rest) => programs::become_image(global, Some("save"), &rest.args),
+            Verb::Tag(rest) => programs::become_image(global, Some("tag"), &rest.args),
+            Verb::Rmi(rest) => programs::become_image(global, Some("rm"), &rest.args),
+            Verb::Version => programs::versions(),
+            Verb::Monitor { id } => super::monitor::detached(&global.home()?, id),
+        }
+    }
+}
+
+/// An error that has docker's exit status of its own.
+#[derive(Debug)]
+pub struct WithStatus {
+    pub status: u8,
+    pub message: String,
+}
+
+impl fmt::Display for WithStatus {
+    fn fmt(&self, to: &mut fmt::Formatter) -> fmt::Result {
+        to.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for WithStatus {}
+
+/// From argv to the exit status.
+pub fn main(mut argv: Vec<OsString>) -> ExitCode {
+    // Modes are what is said where a file is made.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let at = verb_at(&argv);
+    if argv.get(at).is_some_and(|verb| verb == "container") && argv.len() > at + 1 {
+        argv.remove(at);
+    }
+    let verb = argv.get(at).and_then(|verb| verb.to_str()).unwrap_or("");
+    let failed = match verb {
+        "run" | "exec" => 125,
+        _ => 1,
+    };
+    let typed = match Typed::try_parse_from(&argv) {
+        Ok(typed) => typed,
+        Err(e) => return refuse(&e, failed),
+    };
+    match typed.verb.run(&typed.global) {
+        Ok(status) => status.into(),
+        Err(e) => {
+            tell(&e);
+            let own = e.downcast_ref::<WithStatus>();
+            own.map_or(failed, |own| own.status).into()
+        }
+    }
+}
+
+/// Where the verb stands: behind the options that stand before it.
+fn verb_at(argv: &[OsString]) -> usize {
+    let mut at = 1;
+    while let Some(word) = argv.get(at).and_then(|word| word.to_str()) {
+        match word {
+            "--root" => at += 2,
+            _ if word.starts_with('-') => at += 1,
+            _ => break,
+        }
+    }
+    at
+}
+
+/// The one line of an error. Text of an image must not steer a terminal.
+pub fn tell(e: &anyhow::Error) {
+    eprintln!("sc: {}", printable(&format!("{e:#}")));
+}
+
+pub fn printable(text: &str) -> String {
+    let shown = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(shown).collect()
+}
+
+/// Help goes to stdout and is no failure.
+fn refuse(e: &clap::Error, failed: u8) -> ExitCode {
+    // When the stream is closed, nobody is left to be told.
+    let _ = e.print();
+    match e.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => failed.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_table_of_verbs_is_sound() {
+        Typed::command().debug_assert();
+    }
+
+    #[test]
+    fn the_verb_is_behind_global_options() {
+        for (argv, expected) in [
+            (&["sc", "ps"][..], 1),
+            (&["sc", "--root", "/x", "container", "ps"], 3),
+            (&["sc", "--root=/x", "ps"], 2),
+            (&["sc"], 1),
+        ] {
+            let argv: Vec<OsString> = argv.iter().map(OsString::from).collect();
+            assert_eq!(verb_at(&argv), expected, "{argv:?}");
+        }
+    }
+}

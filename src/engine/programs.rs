@@ -1,0 +1,194 @@
+//! sc-runtime and sc-image: where are they, and what do they answer?
+
+use super::cli::{Global, WithStatus};
+use super::record::{Home, Record};
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Beside this program, else in $PATH.
+pub fn find(name: &str) -> PathBuf {
+    let beside = std::env::current_exe()
+        .map(|own| own.with_file_name(name))
+        .ok();
+    beside
+        .filter(|path| path.is_file())
+        .unwrap_or_else(|| name.into())
+}
+
+/// sc-image with this root.
+pub fn image(root: &Path) -> Command {
+    let mut command = Command::new(find("sc-image"));
+    command.arg("--root").arg(root);
+    command
+}
+
+/// Goes on as sc-image.
+pub fn become_image(global: &Global, verb: Option<&str>, args: &[OsString]) -> Result<u8> {
+    let mut command = Command::new(find("sc-image"));
+    if let Some(root) = &global.root {
+        command.arg("--root").arg(root);
+    }
+    let e = command.args(verb).args(args).exec();
+    Err(e).with_context(|| format!("execute {:?}", command.get_program()))
+}
+
+pub fn versions() -> Result<u8> {
+    println!("sc {}", env!("CARGO_PKG_VERSION"));
+    for name in ["sc-image", "sc-runtime"] {
+        let output = Command::new(find(name)).arg("--version").output();
+        let output = output.with_context(|| format!("execute {:?}", find(name)))?;
+        print!("{}", String::from_utf8_lossy(&output.stdout));
+    }
+    Ok(0)
+}
+
+/// The container's runtime with the global options that all runtimes have.
+pub fn runtime(home: &Home, record: &Record) -> Command {
+    let mut command = Command::new(&record.runtime);
+    command.arg("--root").arg(&home.state);
+    command
+}
+
+/// runtime-spec's state, as far as it is looked at.
+#[derive(Debug, Deserialize)]
+pub struct State {
+    pub status: String,
+    pub pid: Option<i32>,
+}
+
+/// What the runtime, and so the kernel, says; `None`: it knows no such container.
+pub fn state(home: &Home, record: &Record) -> Result<Option<State>> {
+    let mut command = runtime(home, record);
+    let output = command
+        .args(["state", &record.id])
+        .stdin(Stdio::null())
+        .output();
+    let output = output.with_context(|| format!("execute {}", record.runtime.display()))?;
+    if output.status.success() {
+        let said = serde_json::from_slice(&output.stdout);
+        return Ok(Some(
+            said.with_context(|| format!("{} state", record.runtime.display()))?,
+        ));
+    }
+    let error = String::from_utf8_lossy(&output.stderr);
+    // runc's words, which are sc-runtime's; crun's.
+    let unknown = ["does not exist", "No such file or directory"];
+    match unknown.iter().any(|words| error.contains(words)) {
+        true => Ok(None),
+        false => bail!(
+            "{} state: {}",
+            record.runtime.display(),
+            error.trim().trim_start_matches("sc-runtime: ")
+        ),
+    }
+}
+
+/// What is true of a container now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Now {
+    Created,
+    Running,
+    Paused,
+    /// `None`: its monitor was killed, so nobody knows the status.
+    Exited(Option<u8>),
+}
+
+impl Now {
+    /// docker's word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Now::Created => "created",
+            Now::Running => "running",
+            Now::Paused => "paused",
+            Now::Exited(_) => "exited",
+        }
+    }
+
+    pub fn is_alive(&self) -> bool {
+        matches!(self, Now::Running | Now::Paused)
+    }
+}
+
+pub fn now(home: &Home, record: &Record) -> Result<Now> {
+    if record.finished.is_some() {
+        return Ok(Now::Exited(record.exit));
+    }
+    let state = state(home, record)?;
+    Ok(match state.as_ref().map(|state| state.status.as_str()) {
+        Some("running") => Now::Running,
+        Some("paused") => Now::Paused,
+        Some("created" | "creating") => Now::Created,
+        // It may have been recorded between the two looks.
+        _ => match home.load(&record.id)? {
+            Some(later) if later.finished.is_some() => Now::Exited(later.exit),
+            _ if record.started.is_none() => Now::Created,
+            _ => Now::Exited(None),
+        },
+    })
+}
+
+/// A runtime's call that is expected to succeed.
+pub fn call(home: &Home, record: &Record, args: &[&str]) -> Result<()> {
+    let output = runtime(home, record)
+        .args(args)
+        .stdin(Stdio::null())
+        .output();
+    let output = output.with_context(|| format!("execute {}", record.runtime.display()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    bail!("{}: {}", args[0], said.lines().last().unwrap_or("failed"))
+}
+
+/// The last error in a runtime's log of JSON lines.
+pub fn error_in(log: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(log).ok()?;
+    text.lines().rev().find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        let is_error = line["level"] == "error";
+        Some(line["msg"].as_str().filter(|_| is_error)?.to_owned())
+    })
+}
+
+/// docker's status for what a runtime refuses: it is told in words only.
+pub fn refused_status(said: &str) -> u8 {
+    let has = |words: &[&str]| words.iter().any(|words| said.contains(words));
+    match said {
+        _ if has(&["executable file not found", "executable file `"]) => 127,
+        _ if has(&["exec"]) && has(&["no such file or directory"]) => 127,
+        _ if has(&["exec"]) && has(&["ermission denied", "is a directory", "xec format error"]) => {
+            126
+        }
+        _ => 125,
+    }
+}
+
+/// Why a container could not be made, with its status.
+pub fn refusal(said: &str) -> anyhow::Error {
+    let message = said.trim_start_matches("sc-runtime: ").to_owned();
+    let status = refused_status(said);
+    WithStatus { status, message }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runtimes_say_has_dockers_status() {
+        for (said, expected) in [
+            (r#"exec: "x": executable file not found in $PATH"#, 127),
+            (r#"exec: "/x": stat /x: no such file or directory"#, 127),
+            (r#"exec: "/etc": is a directory"#, 126),
+            (r#"exec: "/x": permission denied"#, 126),
+            ("mounts[3].source: no such file or directory", 125),
+        ] {
+            assert_eq!(refused_status(said), expected, "{said}");
+        }
+    }
+}
