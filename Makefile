@@ -35,7 +35,7 @@ test-unit: setup
 	cargo test --lib -- --ignored netdev $$([ ! -d /run/systemd/system ] || echo systemd); }
 
 # The programs are tested as they are released; what drives them is built faster.
-DRIVE = SC_RUNTIME=$(abspath $(RUNTIME)) SC_IMAGE=$(abspath $(TARGET)/release/sc-image) cargo test --profile quick
+DRIVE = SC_RUNTIME=$(abspath $(RUNTIME)) SC_IMAGE=$(abspath $(TARGET)/release/sc-image) SC=$(abspath $(TARGET)/release/sc) cargo test --profile quick
 
 test-integration: build
 	@if [ "$$(id -u)" = 0 ]; then $(DRIVE) --test integration && \
