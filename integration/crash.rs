@@ -368,6 +368,11 @@ fn a_killed_run_leaves_a_container_that_delete_force_removes(t: &Place) -> Resul
     crate::harness::place::until("the process", || {
         fs::read_to_string(&out).unwrap_or_default() == "up\n"
     });
+    // The record follows the start.
+    crate::harness::place::until("its record", || {
+        let state = t.call(["state", &id]);
+        state.is_ok_and(|out| out.stdout.contains("\"running\""))
+    });
     kernel::kill(run.pid(), libc::SIGKILL)?;
     assert_eq!(run.wait()?.status, 137);
     assert!(t.call(["state", &id])?.text().contains("\"running\""));
