@@ -47,7 +47,7 @@ fn document(seccomp_flags: u64) -> Value {
         "annotations": {
             "sc-runtime.version": env!("CARGO_PKG_VERSION"),
             "sc-runtime.commit": env!("SC_COMMIT"),
-            // Not a name of ours, but the one there is for it (crun prints it too).
+            // runc's name: engines know no other.
             "org.opencontainers.runc.checkpoint.enabled": "false",
         },
         "potentiallyUnsafeConfigAnnotations": [unit::ANNOTATION],
