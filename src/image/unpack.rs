@@ -5,7 +5,7 @@
 //! images share layers and containers share images.
 //!
 //! # Layout
-//! - [`feed`]: the layer decoded and hashed, by a thread of its own.
+//! - [`feed`]: the layer decoded by a thread of its own, and hashed.
 //! - [`tree`]: open directories; attributes of directories, set at the end.
 //! - [`below`]: what lower layers have, where that matters.
 //!
@@ -161,8 +161,8 @@ impl<'a> Unpacker<'a> {
         });
         let pumped = pumped.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // What could not be decoded looks to the reader as if it ended early.
-        let (digest, size) = pumped?;
-        applied?;
+        let size = pumped?;
+        let digest = applied?;
         ensure!(
             digest == *diff_id,
             "the content has diff id {digest}, the image's config says {diff_id}"
@@ -184,7 +184,8 @@ impl<'a> Unpacker<'a> {
         Ok(self.warnings)
     }
 
-    fn entries(&mut self, feed: Feed) -> Result<()> {
+    /// Gives the digest of all that the feed held.
+    fn entries(&mut self, feed: Feed) -> Result<Digest> {
         let mut tape = Tape::new(feed);
         let mut sum: u64 = 0;
         while let Some(entry) = tape.next_entry()? {
@@ -199,7 +200,7 @@ impl<'a> Unpacker<'a> {
             );
             self.entry(&entry, &mut tape).with_context(context)?;
         }
-        tape.finish().map(drop)
+        Ok(tape.finish()?.digest())
     }
 
     fn entry(&mut self, entry: &Entry, tape: &mut Tape<Feed>) -> Result<()> {
