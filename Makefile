@@ -43,7 +43,7 @@ test-integration: build
 	else echo "make test: the native integration tests need root and are NOT run"; fi
 
 test-registry: build ## sc-image with a real registry, over a wire that breaks, and with hostile servers
-	-@scripts/need docker-registry skopeo openssl htpasswd:apache2-utils
+	-@scripts/need docker-registry skopeo openssl htpasswd:apache2-utils nginx:nginx-light
 	$(DRIVE) --test registry
 
 test-vm: build ## the integration tests on a pure cgroup v2 kernel with all controllers, and with AppArmor and SELinux (QEMU)
