@@ -27,6 +27,7 @@ pub mod host;
 pub mod init;
 pub mod log;
 pub mod lsm;
+pub mod notify;
 pub mod parent;
 pub mod pid;
 pub mod plan;
