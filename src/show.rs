@@ -54,7 +54,7 @@ pub fn age(created: Option<&str>) -> String {
 }
 
 /// Docker's words for a time span of so many seconds.
-fn span(seconds: u64) -> String {
+pub fn span(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match seconds {
         0 => "less than a second".to_owned(),

@@ -67,7 +67,7 @@ fn with_image(place: &Place) -> Result<()> {
 /// Neither container nor mount nor process is left.
 fn assert_nothing(place: &Place) -> Result<()> {
     ensure!(ok(place, &["ps", "-aq"])?.is_empty(), "containers are left");
-    for dir in ["containers", "run"] {
+    for dir in ["containers", "names", "run"] {
         let left = fs::read_dir(place.store.join(dir))?.count();
         ensure!(left == 0, "{left} left in {dir}");
     }

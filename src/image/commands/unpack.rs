@@ -157,7 +157,10 @@ impl Unpack {
                 .collect::<Result<_>>()?,
         );
         let made = self.config(image, ids, &view, place)?;
-        let result = json!({ "lowerdirs": lower, "cwd": made.cwd, "rootless": !ids.privileged });
+        let result = json!({
+            "lowerdirs": lower, "cwd": made.cwd, "rootless": !ids.privileged,
+            "healthcheck": image.config.config.healthcheck,
+        });
         Ok(format!("{result}\n"))
     }
 
