@@ -268,7 +268,10 @@ impl Home {
 
     /// The container of that name, id, or beginning of an id that only one has.
     pub fn find(&self, wanted: &str) -> Result<Record> {
-        let missing = || format!("no such container: {wanted}; `sc ps -a` lists them");
+        let missing = || match self.nearest(wanted) {
+            Some(name) => format!("no such container: {wanted}; did you mean {name}?"),
+            None => format!("no such container: {wanted}; `sc ps -a` lists them"),
+        };
         // What is no name cannot be a path either.
         ensure!(
             check_name(wanted).is_ok() && !wanted.is_empty() || is_hex(wanted),
@@ -288,6 +291,15 @@ impl Home {
             1 => Ok(found.remove(0)),
             n => bail!("{wanted} is the beginning of {n} ids: type more of it"),
         }
+    }
+
+    /// The name that was probably meant.
+    fn nearest(&self, wanted: &str) -> Option<String> {
+        let names = fs::read_dir(self.names()).ok()?.flatten();
+        let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let near = names.map(|name| (distance(&name, wanted), name));
+        let (distance, name) = near.min()?;
+        (distance <= wanted.len() / 3).then_some(name)
     }
 
     /// Who has this name, by the link that claims it. A link may be left by a killed process.
@@ -559,6 +571,20 @@ pub fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
+/// How many letters are to be put in, left out or exchanged to make one of the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let cost = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
 fn is_hex(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -605,6 +631,18 @@ fn random_name() -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_distance_of_words_is_counted_in_letters() {
+        for (a, b, expected) in [
+            ("web", "web", 0),
+            ("wbe", "web", 2),
+            ("", "ab", 2),
+            ("webs", "web", 1),
+        ] {
+            assert_eq!(distance(a, b), expected, "{a} {b}");
+        }
+    }
 
     #[test]
     fn names_are_what_docker_takes() {
