@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -38,34 +39,53 @@ pub struct Make {
 }
 
 impl Make {
-    /// The container's record and directory, with its bundle.
-    pub fn make(&self, home: &Home) -> Result<Record> {
+    /// The container's record and directory, with its bundle. `detached`: nobody will be there at its start.
+    pub fn make(&self, home: &Home, detached: bool) -> Result<Record> {
         let (image, command) = self.words()?;
         let wishes = self.wishes()?;
-        let record = Record {
-            name: self.lifecycle.name.clone(),
+        let mut record = Record {
             image: image.unwrap_or_default().to_owned(),
-            labels: self.lifecycle.labels()?,
             terminal: self.process.tty,
             interactive: self.process.interactive,
-            remove: self.lifecycle.rm,
+            stdin_once: self.process.interactive && !detached,
             network: self.network.name().to_owned(),
             runtime: self.runtime()?,
             ..Record::default()
         };
-        home.create(record, |dir, record| {
+        self.lifecycle.note(&mut record)?;
+        let cidfile = self.cidfile()?;
+        let record = home.create(record, |dir, record| {
             let mut config = match image {
                 Some(image) => self.unpack(home, image, command, dir, record)?,
-                None => self.adopt(command, dir)?,
+                None => {
+                    record.health = self.lifecycle.health(None)?;
+                    self.adopt(command, dir)?
+                }
             };
             self.complete(&mut config, wishes, dir, record, image.is_some())?;
             let words = config["process"]["args"].as_array().into_iter().flatten();
             record.command = words
                 .filter_map(|word| Some(word.as_str()?.to_owned()))
                 .collect();
+            if self.lifecycle.init {
+                put_init_before(&mut config)?;
+            }
             let text = serde_json::to_vec_pretty(&config)?;
             Ok(fs::write(dir.join("bundle/config.json"), text)?)
-        })
+        })?;
+        if let Some(mut file) = cidfile {
+            file.write_all(record.id.as_bytes()).context("--cidfile")?;
+        }
+        Ok(record)
+    }
+
+    fn cidfile(&self) -> Result<Option<File>> {
+        let Some(path) = &self.lifecycle.cidfile else {
+            return Ok(None);
+        };
+        let new = File::create_new(path);
+        new.map(Some)
+            .with_context(|| format!("--cidfile {}", path.display()))
     }
 
     fn words(&self) -> Result<(Option<&str>, &[String])> {
@@ -110,6 +130,7 @@ impl Make {
         #[derive(Deserialize)]
         struct Layers {
             lowerdirs: Vec<PathBuf>,
+            healthcheck: Option<Value>,
         }
         ensure!(
             nix::unistd::geteuid().is_root(),
@@ -163,10 +184,11 @@ impl Make {
             std::os::unix::fs::symlink(layer, dir.join(format!("l/{number}")))?;
         }
         record.lower = layers.lowerdirs;
+        record.health = self.lifecycle.health(layers.healthcheck.as_ref())?;
         let text = fs::read(dir.join("bundle/config.json"))?;
         let config: Value = serde_json::from_slice(&text)?;
-        if let Some(signal) = config["annotations"]["org.opencontainers.image.stopSignal"].as_str()
-        {
+        let said = config["annotations"]["org.opencontainers.image.stopSignal"].as_str();
+        if let (Some(signal), true) = (said, record.stop_signal.is_empty()) {
             record.stop_signal = signal.to_owned();
         }
         Ok(config)
@@ -224,6 +246,24 @@ impl Make {
         }
         config::apply(config, &wishes)
     }
+}
+
+/// `--init`: sc-init is process 1, and the program its child. Below /dev, where nothing of it stays in a layer.
+fn put_init_before(config: &mut Value) -> Result<()> {
+    const AT: &str = "/dev/sc-init";
+    let program = programs::find("sc-init");
+    ensure!(
+        program.is_absolute(),
+        "--init: sc-init is not beside sc: install it there"
+    );
+    config::add_mount(
+        config,
+        json!({ "destination": AT, "type": "bind", "source": program, "options": ["bind", "ro", "nosuid", "nodev", "rprivate"] }),
+    );
+    let words = config["process"]["args"].as_array_mut();
+    let words = words.context("config.json: process.args is missing")?;
+    words.splice(0..0, [json!(AT), json!("--")]);
+    Ok(())
 }
 
 /// /etc/hosts, /etc/hostname and /etc/resolv.conf: the host's where the network is.

@@ -36,28 +36,28 @@ pub struct Process {
 
 impl Process {
     pub fn wish(&self, wishes: &mut Wishes) -> Result<()> {
-        wishes.env = self.environment()?;
+        wishes.env = environment(&self.env_file, &self.env)?;
         wishes.cwd = self.workdir.clone();
         wishes.hostname = self.hostname.clone();
         Ok(())
     }
+}
 
-    /// Files first: what is typed wins.
-    fn environment(&self) -> Result<Vec<String>> {
-        let mut env = Vec::new();
-        for path in &self.env_file {
-            let text = fs::read_to_string(path);
-            let text = text.with_context(|| format!("--env-file {}", path.display()))?;
-            let lines = text.lines().map(str::trim_start);
-            env.extend(
-                lines
-                    .filter(|line| !line.is_empty() && !line.starts_with('#'))
-                    .map(str::to_owned),
-            );
-        }
-        env.extend(self.env.iter().cloned());
-        Ok(env.into_iter().filter_map(valued).collect())
+/// What is in `files`, then what was typed, which wins.
+pub fn environment(files: &[PathBuf], typed: &[String]) -> Result<Vec<String>> {
+    let mut env = Vec::new();
+    for path in files {
+        let text = fs::read_to_string(path);
+        let text = text.with_context(|| format!("--env-file {}", path.display()))?;
+        let lines = text.lines().map(str::trim_start);
+        env.extend(
+            lines
+                .filter(|line| !line.is_empty() && !line.starts_with('#'))
+                .map(str::to_owned),
+        );
     }
+    env.extend(typed.iter().cloned());
+    Ok(env.into_iter().filter_map(valued).collect())
 }
 
 /// `KEY` takes the value of here; unset, it says nothing.
