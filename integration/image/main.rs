@@ -16,10 +16,14 @@ mod bundles;
 mod docker;
 mod hostile;
 mod layout;
+mod lists;
+mod lives;
 mod place;
 mod rootless;
 mod sc;
 mod store;
+mod storm;
+mod streams;
 mod unpacking;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -36,6 +40,10 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("bundles", bundles::TESTS),
     ("rootless", rootless::TESTS),
     ("sc", sc::TESTS),
+    ("lives", lives::TESTS),
+    ("streams", streams::TESTS),
+    ("lists", lists::TESTS),
+    ("storm", storm::TESTS),
 ];
 
 fn main() -> ExitCode {
@@ -60,12 +68,8 @@ fn main() -> ExitCode {
 }
 
 fn run(test: &Test) -> Result<Completion, Failed> {
-    if let Some(missing) = test
-        .needs
-        .iter()
-        .find(|name| place::program(name).is_none())
-    {
-        return Ok(Completion::ignored_with(format!("no program {missing}")));
+    if let Some(missing) = test.needs.iter().find_map(|name| place::missing(name)) {
+        return Ok(Completion::ignored_with(missing));
     }
     let place = Place::new().map_err(|e| format!("{e:#}"))?;
     match catch_unwind(AssertUnwindSafe(|| (test.body)(&place))) {

@@ -168,7 +168,8 @@ fn share_network(config: &mut Value) {
     }
 }
 
-fn limits(config: &mut Value, wishes: &Wishes) -> Result<()> {
+/// What a container may use, also of one that is there.
+pub fn limits(config: &mut Value, wishes: &Wishes) -> Result<()> {
     let resources = &mut config["linux"]["resources"];
     if let Some(memory) = wishes.memory {
         ensure!(memory >= 6 << 20, "--memory: at least 6m");

@@ -14,8 +14,8 @@ use crate::image::store::layers::{open_dir, remove_tree};
 use crate::image::store::{Image, Store};
 use crate::image::unpack::below::Below;
 use crate::image::unpack::{self, Options, Unpacker, tree};
-use crate::image::users;
 use crate::sys::file;
+use crate::users;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::json;
@@ -157,7 +157,10 @@ impl Unpack {
                 .collect::<Result<_>>()?,
         );
         let made = self.config(image, ids, &view, place)?;
-        let result = json!({ "lowerdirs": lower, "cwd": made.cwd, "rootless": !ids.privileged });
+        let result = json!({
+            "lowerdirs": lower, "cwd": made.cwd, "rootless": !ids.privileged,
+            "healthcheck": image.config.config.healthcheck,
+        });
         Ok(format!("{result}\n"))
     }
 

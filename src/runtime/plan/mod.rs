@@ -27,6 +27,7 @@ pub mod exec;
 pub mod hooks;
 pub mod mounts;
 pub mod namespaces;
+pub mod notify;
 mod paths;
 pub mod process;
 pub mod resources;
@@ -40,11 +41,14 @@ pub mod update;
 pub mod variant;
 
 pub use draw::draw;
+#[cfg(test)]
+pub use draw::tests::ask as example_ask;
 pub use show::show;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use unit::Manager;
 
 /// All that is to be done for one container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -71,6 +75,9 @@ pub struct Ask {
     pub systemd_cgroup: bool,
     /// `$LISTEN_FDS` of the caller: handed on with `LISTEN_PID=1`.
     pub listen_fds: Option<u32>,
+    /// Directory of the host for the socket through which the program tells the caller's
+    /// `$NOTIFY_SOCKET` that it is ready.
+    pub notify: Option<PathBuf>,
     pub host: Host,
 }
 
@@ -83,6 +90,8 @@ pub struct Host {
     /// Cgroups may be refused: the caller is not root of the initial user namespace, or has said so
     /// (`--rootless`). What else an ordinary user may not do goes by `euid`.
     pub rootless: bool,
+    /// Which systemd would make the container's cgroup.
+    pub systemd: Manager,
     /// setgroups(2) is denied to all in the caller's user namespace.
     pub setgroups_denied: bool,
     /// Highest capability number the kernel knows (/proc/sys/kernel/cap_last_cap), 40 on 6.x.
@@ -241,6 +250,8 @@ pub struct InitPlan {
     pub enter: u64,
     /// A new user namespace: wait until the parent has written the id maps, then become its root.
     pub new_user_namespace: bool,
+    /// The caller has no CAP_SYS_PTRACE with which to enter (`exec`) what waits for `start`.
+    pub caller_is_no_root: bool,
     /// Init lives in a user namespace, new or joined: devices are bound, not made.
     pub in_user_namespace: bool,
     /// Offsets of a time namespace that init makes itself: an ordinary user's parent may not.

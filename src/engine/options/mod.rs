@@ -1,0 +1,9 @@
+//! The options that `create` and `run` share, a group a file. Each says what it wishes of config.json.
+
+pub mod attach;
+pub mod lifecycle;
+pub mod limits;
+pub mod mounts;
+pub mod network;
+pub mod process;
+pub mod security;
