@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-const BUFFER: usize = 256 << 10;
+const BUFFER: usize = 512 << 10;
 const BUFFERS: usize = 6;
 
 /// The decoded layer, in the order it comes.
@@ -52,7 +52,7 @@ pub fn feed() -> (Pump, Feed) {
 impl Pump {
     /// Gives how much was decoded. More than `limit` bytes are an error. When the reader has gone, it ends early.
     pub fn run(self, blob: File, limit: u64) -> Result<u64> {
-        let mut source = decode(BufReader::with_capacity(128 << 10, blob))?;
+        let mut source = decode(BufReader::with_capacity(256 << 10, blob))?;
         let mut total = 0;
         while let Ok(mut buffer) = self.empty.recv() {
             buffer.resize(BUFFER, 0);
