@@ -6,8 +6,9 @@
 //! │   ├── oci-layout  index.json   names are in the annotation org.opencontainers.image.ref.name
 //! │   ├── blobs/sha256/HEX         a blob has its name only when digest and size are verified
 //! │   └── ingest/                  blobs on their way: sha256-HEX.part, kept for a resumed download
-//! ├── layers/HEX/                  an unpacked layer, by chain id: diff/, complete.json
-//! ├── leases/HEX.json              which bundles use which layers
+//! ├── layers/HEX/                  an unpacked layer, by chain id: diff/, complete.json; HEX.N.replaced was
+//! │                                one that is mounted still
+//! ├── leases/HEX.json              which bundles use which layers; PID-N.pledge: what a pull will name
 //! └── lock/{store,index}            and reserve: room for index.json when the disk is full
 //! ```
 //!
