@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - [`sys`]: the tool shed. Bare system calls, and the only `unsafe`.
-//! - [`clock`]: the time as text.
+//! - [`clock`]: the time as text; [`idmap`]: the user namespace of who is not root.
 //! - [`runtime`]: `sc-runtime`, the OCI runtime: config.json → plan → container.
 //! - [`image`]: `sc-image`, images: from a registry or a file into a store, from there into bundles.
 //! - [`engine`]: `sc`, the command over both: containers by name, their output, their end.
@@ -11,6 +11,7 @@
 
 pub mod clock;
 pub mod engine;
+pub mod idmap;
 pub mod image;
 pub mod runtime;
 pub mod sys;

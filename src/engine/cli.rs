@@ -6,6 +6,7 @@
 use super::commands::*;
 use super::programs;
 use super::record::Home;
+use super::rootless;
 use anyhow::Result;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
@@ -85,6 +86,8 @@ enum Verb {
     Tag(Rest),
     /// Remove images
     Rmi(Rest),
+    /// Run a command in the user namespace of an ordinary user's containers, where all their files are root's
+    Unshare(Rest),
     /// Print the versions of the three programs
     Version,
     /// The process beside a container: `run -d` and `start` execute it
@@ -116,6 +119,7 @@ impl Verb {
             Verb::Save(rest) => programs::become_image(global, Some("save"), &rest.args),
             Verb::Tag(rest) => programs::become_image(global, Some("tag"), &rest.args),
             Verb::Rmi(rest) => programs::become_image(global, Some("rm"), &rest.args),
+            Verb::Unshare(rest) => rootless::unshare(&rest.args),
             Verb::Version => programs::versions(),
             Verb::Monitor { id } => super::monitor::detached(&global.home()?, id),
         }

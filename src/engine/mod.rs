@@ -7,6 +7,7 @@
 //! - [`record`]: a container on disk: its directory, its locks, its names.
 //! - [`programs`]: sc-runtime and sc-image, and what they answer.
 //! - [`config`]: how options change a config.json; pure.
+//! - [`rootfs`]: a container's root, mounted; [`rootless`]: what is different for an ordinary user.
 //! - [`monitor`]: the process beside a running container; [`log`], [`terminal`]: where output goes.
 //!
 //! The overlay of a container is mounted in a mount namespace of its monitor's own, which the container's
@@ -19,4 +20,6 @@ pub mod log;
 pub mod monitor;
 pub mod programs;
 pub mod record;
+pub mod rootfs;
+pub mod rootless;
 pub mod terminal;

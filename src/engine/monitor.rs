@@ -8,14 +8,14 @@ use super::cli::WithStatus;
 use super::log::Stream;
 use super::programs;
 use super::record::{Home, Record};
+use super::rootfs::Rootfs;
 use super::terminal::Raw;
 use crate::clock;
-use crate::sys::{mount, pidfd, process, socket, tty};
+use crate::sys::{pidfd, process, socket, tty};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -26,7 +26,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// What a detached monitor says once, on its stdout.
@@ -115,7 +115,7 @@ struct Monitor {
     _stdin: Option<OwnedFd>,
     signals: SignalFd,
     raw: Option<Raw>,
-    mounted: Option<Overlay>,
+    mounted: Option<Rootfs>,
 }
 
 /// The container's ends of its stdio, and ours.
@@ -136,7 +136,7 @@ impl Monitor {
         process::set_child_subreaper()?;
         // From here on they are read, not died of; children begin with none blocked.
         let signals = listen(foreground)?;
-        let mounted = Overlay::mount(&dir, &record)?;
+        let mounted = Rootfs::mount(&dir, &record)?;
         let stdio = open_stdio(&record, foreground)?;
         let console = dir.join("console");
         let listener = match record.terminal {
@@ -404,42 +404,6 @@ fn open_stdio(record: &Record, foreground: bool) -> Result<Stdio3> {
         stdio.stdin = Some(writer);
     }
     Ok(stdio)
-}
-
-/// The container's root, mounted in a mount namespace of our own: whoever is killed, nothing is left to unmount.
-struct Overlay {
-    at: PathBuf,
-}
-
-impl Overlay {
-    fn mount(dir: &Path, record: &Record) -> Result<Option<Overlay>> {
-        if record.lower.is_empty() {
-            return Ok(None);
-        }
-        unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace for the overlay")?;
-        mount::set_propagation(Path::new("/"), libc::MS_REC | libc::MS_SLAVE)?;
-        std::env::set_current_dir(dir)?;
-        // Options have one page: the layers are named by links.
-        let lower: Vec<String> = (0..record.lower.len()).map(|n| format!("l/{n}")).collect();
-        let options = format!("lowerdir={},upperdir=upper,workdir=work", lower.join(":"));
-        let at = dir.join("bundle/rootfs");
-        nix::mount::mount(
-            Some("overlay"),
-            &at,
-            Some("overlay"),
-            nix::mount::MsFlags::empty(),
-            Some(options.as_str()),
-        )
-        .context("mount the container's overlay")?;
-        Ok(Some(Overlay { at }))
-    }
-}
-
-impl Drop for Overlay {
-    fn drop(&mut self) {
-        // Without it, the kernel does it at our end; with it, the directory can be removed before.
-        let _ = nix::mount::umount2(&self.at, nix::mount::MntFlags::MNT_DETACH);
-    }
 }
 
 fn create(

@@ -11,6 +11,7 @@
 //! All locks are flock(2), which death frees. Containers come and go under the lock of `ROOT/containers`, so a
 //! directory without a record is one whose maker or remover was killed: the next to come removes it.
 
+use super::rootless;
 use crate::clock;
 use crate::sys::file;
 use anyhow::{Context, Result, bail, ensure};
@@ -39,6 +40,9 @@ pub struct Record {
     pub stop_signal: String,
     /// Layers that are shared, uppermost first; none with `--bundle`.
     pub lower: Vec<PathBuf>,
+    /// The layers were unpacked in a user namespace, and are mounted in one.
+    #[serde(default)]
+    pub rootless: bool,
     pub started: Option<String>,
     pub finished: Option<String>,
     pub exit: Option<u8>,
@@ -161,7 +165,7 @@ impl Home {
         });
         if made.is_err() {
             // The first error is the one to report; what stays, the next sweep removes.
-            let _ = fs::remove_dir_all(&dir);
+            let _ = rootless::remove_tree(&dir);
         }
         made.map(|()| record)
     }
@@ -171,7 +175,7 @@ impl Home {
         for entry in fs::read_dir(self.containers())? {
             let path = entry?.path();
             if !path.join("record.json").exists() {
-                fs::remove_dir_all(&path).with_context(|| path.display().to_string())?;
+                rootless::remove_tree(&path)?;
             }
         }
         Ok(())
@@ -200,12 +204,7 @@ impl Home {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e.into()),
             _ => {}
         }
-        match fs::remove_dir_all(&dir) {
-            Err(e) if e.kind() != ErrorKind::NotFound => {
-                Err(e).with_context(|| dir.display().to_string())
-            }
-            _ => Ok(()),
-        }
+        rootless::remove_tree(&dir)
     }
 
     /// The monitor's lock, if no monitor lives.

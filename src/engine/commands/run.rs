@@ -5,6 +5,7 @@ use crate::engine::config::{self, Volume, Wishes};
 use crate::engine::monitor;
 use crate::engine::programs;
 use crate::engine::record::{Home, Record, short};
+use crate::engine::rootless;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
@@ -233,11 +234,8 @@ impl Run {
         #[derive(Deserialize)]
         struct Layers {
             lowerdirs: Vec<PathBuf>,
+            rootless: bool,
         }
-        ensure!(
-            nix::unistd::geteuid().is_root(),
-            "run IMAGE needs root, to mount its layers; without root, run a bundle: `sc-image unpack --bundle DIR {image}`, `sc run --bundle DIR`"
-        );
         let mut program = programs::image(&home.root);
         program
             .arg("unpack")
@@ -286,8 +284,10 @@ impl Run {
             std::os::unix::fs::symlink(layer, dir.join(format!("l/{number}")))?;
         }
         record.lower = layers.lowerdirs;
+        record.rootless = layers.rootless;
         let text = fs::read(dir.join("bundle/config.json"))?;
-        let config: Value = serde_json::from_slice(&text)?;
+        let mut config: Value = serde_json::from_slice(&text)?;
+        rootless::nest(&mut config);
         if let Some(signal) = config["annotations"]["org.opencontainers.image.stopSignal"].as_str()
         {
             record.stop_signal = signal.to_owned();

@@ -1,9 +1,9 @@
 //! `commit`: what was changed in a container as a new layer of its image.
 
+use crate::idmap;
 use crate::image::cli::Global;
 use crate::image::compression::Compression;
 use crate::image::create::{self, Wishes};
-use crate::image::idmap;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::image::show;

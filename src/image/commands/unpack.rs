@@ -4,9 +4,9 @@
 //! who makes them, and get their names at the end, config.json last. What a killed one left, the next
 //! one removes.
 
+use crate::idmap::{self, Ids};
 use crate::image::bundle::{self, Ask};
 use crate::image::cli::Global;
-use crate::image::idmap::{self, Ids};
 use crate::image::platform::Platform;
 use crate::image::progress::Progress;
 use crate::image::show;
