@@ -8,22 +8,20 @@
 use crate::idmap;
 use anyhow::{Context, Result, ensure};
 use nix::unistd::geteuid;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// sc-image maps ids of the host. The container's user namespace is made inside the monitor's, where the same ids
-/// begin at 0.
+/// sc-image maps ids of the host. The container's user namespace is made inside the monitor's, where each is what
+/// it is in the container. Range by range: the kernel maps no range over two of the namespace around it.
 pub fn nest(config: &mut Value) {
     for key in ["uidMappings", "gidMappings"] {
-        let Some(maps) = config["linux"][key].as_array() else {
-            continue;
-        };
-        let size: u64 = maps.iter().filter_map(|map| map["size"].as_u64()).sum();
-        config["linux"][key] = json!([{ "containerID": 0, "hostID": 0, "size": size }]);
+        for map in config["linux"][key].as_array_mut().into_iter().flatten() {
+            map["hostID"] = map["containerID"].clone();
+        }
     }
 }
 
@@ -65,6 +63,7 @@ pub fn remove_tree(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn the_ids_of_a_container_are_those_of_the_monitors_namespace() {
@@ -72,9 +71,7 @@ mod tests {
         let mut config =
             json!({ "linux": { "uidMappings": [map(0, 1000, 1), map(1, 100_000, 65_536)] } });
         nest(&mut config);
-        assert_eq!(
-            config,
-            json!({ "linux": { "uidMappings": [map(0, 0, 65_537)] } })
-        );
+        let maps = json!([map(0, 0, 1), map(1, 1, 65_536)]);
+        assert_eq!(config, json!({ "linux": { "uidMappings": maps } }));
     }
 }
