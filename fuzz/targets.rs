@@ -15,6 +15,7 @@ use simplecontainer::image::registry::challenge;
 use simplecontainer::image::registry::url::Url;
 use simplecontainer::image::{layer, tape::Tape, users};
 use simplecontainer::runtime::container::{Record, check_id};
+use simplecontainer::runtime::plan::unit::Manager;
 use simplecontainer::runtime::plan::{self, Ask, Host};
 use simplecontainer::runtime::{config, dbus, duration, pid, signal, size, stats, validate};
 use std::fmt::Display;
@@ -62,6 +63,7 @@ fn callers() -> [Ask; 3] {
             euid: 0,
             egid: 0,
             rootless: false,
+            systemd: Manager::System,
             setgroups_denied: false,
             last_cap: 40,
             cgroup_mount: "/sys/fs/cgroup".into(),
@@ -70,6 +72,7 @@ fn callers() -> [Ask; 3] {
     };
     let mut user = root.clone();
     (user.host.euid, user.host.egid, user.host.rootless) = (1000, 1000, true);
+    user.host.systemd = Manager::User;
     user.host.own_cgroup = "/user.slice/user-1000.slice/shell.scope".into();
     let mut systemd = root.clone();
     systemd.systemd_cgroup = true;

@@ -59,6 +59,7 @@ struct Rest {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(Box<run::Run>),
+    Create(Box<create::Create>),
     Exec(exec::Exec),
     Ps(ps::Ps),
     Logs(logs::Logs),
@@ -101,6 +102,7 @@ impl Verb {
     fn run(&self, global: &Global) -> Result<u8> {
         match self {
             Verb::Run(verb) => verb.run(global),
+            Verb::Create(verb) => verb.run(global),
             Verb::Exec(verb) => verb.run(global),
             Verb::Ps(verb) => verb.run(global),
             Verb::Logs(verb) => verb.run(global),
@@ -151,7 +153,7 @@ pub fn main(mut argv: Vec<OsString>) -> ExitCode {
     }
     let verb = argv.get(at).and_then(|verb| verb.to_str()).unwrap_or("");
     let failed = match verb {
-        "run" | "exec" => 125,
+        "run" | "create" | "exec" => 125,
         _ => 1,
     };
     let typed = match Typed::try_parse_from(&argv) {

@@ -6,6 +6,7 @@
 //! - [`cli`]: what was typed; [`commands`]: one verb, one file.
 //! - [`record`]: a container on disk: its directory, its locks, its names.
 //! - [`programs`]: sc-runtime and sc-image, and what they answer.
+//! - [`options`]: what `create` and `run` may be asked for; [`make`]: a container of that.
 //! - [`config`]: how options change a config.json; pure.
 //! - [`rootfs`]: a container's root, mounted; [`rootless`]: what is different for an ordinary user.
 //! - [`monitor`]: the process beside a running container; [`log`], [`terminal`]: where output goes.
@@ -17,7 +18,9 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod log;
+pub mod make;
 pub mod monitor;
+pub mod options;
 pub mod programs;
 pub mod record;
 pub mod rootfs;

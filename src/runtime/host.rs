@@ -4,10 +4,12 @@
 use crate::runtime::cgroup;
 use crate::runtime::cli::CreateArgs;
 use crate::runtime::container::Record;
+use crate::runtime::plan::unit::Manager;
 use crate::runtime::plan::{Ask, Host};
+use crate::runtime::systemd;
 use crate::sys;
 use anyhow::{Context, Result};
-use nix::unistd::{getegid, geteuid};
+use nix::unistd::{Uid, getegid, geteuid};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -34,10 +36,15 @@ impl CreateArgs {
 fn facts(rootless: Option<bool>) -> Result<Host> {
     let (euid, egid) = (geteuid(), getegid());
     let initial = in_initial_user_namespace()?;
+    let rootless = rootless.unwrap_or(!euid.is_root() || !initial);
     Ok(Host {
         euid: euid.as_raw(),
         egid: egid.as_raw(),
-        rootless: rootless.unwrap_or(!euid.is_root() || !initial),
+        rootless,
+        systemd: match rootless && !has_own_systemd(euid) {
+            true => Manager::User,
+            false => Manager::System,
+        },
         // Once denied, also in every user namespace below (user_namespaces(7)).
         setgroups_denied: !initial && setgroups_denied("self")?,
         last_cap: last_cap()?,
@@ -53,11 +60,20 @@ pub fn facts_for(record: &Record) -> Result<Host> {
         euid: geteuid().as_raw(),
         egid: getegid().as_raw(),
         rootless: record.rootless,
+        // Whoever made the cgroup: it is there.
+        systemd: Manager::System,
         setgroups_denied: record.rootless && setgroups_denied(&record.pid.to_string())?,
         last_cap: last_cap()?,
         cgroup_mount: record.cgroup_mount.clone(),
         own_cgroup: PathBuf::from("/"),
     })
+}
+
+/// Root of a user namespace may be that of a machine within the machine (LXC), whose systemd obeys it:
+/// its socket is then root's. That of the machine around it is nobody's in there.
+fn has_own_systemd(euid: Uid) -> bool {
+    let owner = || std::fs::metadata(systemd::PRIVATE_SOCKET).map(|socket| socket.uid());
+    euid.is_root() && owner().is_ok_and(|uid| uid == 0)
 }
 
 fn setgroups_denied(process: &str) -> Result<bool> {

@@ -23,6 +23,9 @@ use std::time::Duration;
 /// How long systemd gets for a whole conversation: runc's number.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Where PID 1 listens, without a bus.
+pub const PRIVATE_SOCKET: &str = "/run/systemd/private";
+
 const SERVICE: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -90,7 +93,7 @@ fn places(
                 Some(told) => dbus::sockets(&told),
                 None => vec![dbus::socket_at(Path::new("/run/dbus/system_bus_socket"))?],
             };
-            let private = dbus::socket_at(Path::new("/run/systemd/private"))?;
+            let private = dbus::socket_at(Path::new(PRIVATE_SOCKET))?;
             Ok((vec![private], buses))
         }
         Manager::User => {
@@ -210,6 +213,17 @@ impl Systemd {
                     let _ = self.stop(&plan.name);
                 }
             })
+    }
+
+    /// Moves the process `pid` into the cgroup of a running `unit` that is delegated, also out of
+    /// cgroups that the caller may not write to. It must still have the caller's uid.
+    pub fn attach(&mut self, unit: &str, pid: Pid) -> Result<()> {
+        let pid_number = u32::try_from(pid.as_raw()).context("no pid")?;
+        let pids = Value::Array("u".into(), vec![Value::U32(pid_number)]);
+        self.ask("AttachProcessesToUnit", &[unit.into(), "".into(), pids])
+            .and_then(|done| Ok(done?))
+            .map(drop)
+            .with_context(|| format!("unable to put a process into unit {unit:?}"))
     }
 
     /// The cgroup of `unit` below the cgroup2 mount; `None` where it has none, or does not exist.
@@ -741,7 +755,7 @@ mod tests {
     #[test]
     #[ignore = "needs a host that runs systemd, with cgroup v2 and its controllers"]
     fn limits_reach_the_kernel_through_systemd_alone() {
-        use crate::runtime::plan::{Ask, Host, unit};
+        use crate::runtime::plan::{example_ask, unit};
         use serde_json::json;
         let block_device = std::fs::read_dir("/sys/block")
             .unwrap()
@@ -763,24 +777,9 @@ mod tests {
             "linux": {"cgroupsPath": ":sc-test:limits", "resources": resources},
             "annotations": {"org.systemd.property.TimeoutStopSec": "5"}
         });
-        let ask = Ask {
-            id: "limits".into(),
-            bundle: "/".into(),
-            no_pivot: false,
-            no_new_keyring: false,
-            preserve_fds: 0,
-            systemd_cgroup: false,
-            listen_fds: None,
-            host: Host {
-                euid: geteuid().as_raw(),
-                egid: 0,
-                rootless: manager() == Manager::User,
-                setgroups_denied: false,
-                last_cap: 40,
-                cgroup_mount: "/sys/fs/cgroup".into(),
-                own_cgroup: "/".into(),
-            },
-        };
+        let mut ask = example_ask();
+        ask.id = "limits".into();
+        ask.host.systemd = manager();
         let plan = unit::draw(&serde_json::from_value(spec).unwrap(), &ask).unwrap();
         let sleeper = Sleeper::new();
         let mut systemd = Systemd::connect(manager()).expect(REAL);

@@ -1173,29 +1173,8 @@ fn nodes_of(text: &str) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::runtime::config;
-    use crate::runtime::plan::{Host, default_spec};
+    use crate::runtime::plan::{default_spec, example_ask as ask};
     use serde_json::{Value, json};
-
-    fn ask() -> Ask {
-        Ask {
-            id: "web".into(),
-            bundle: "/b".into(),
-            no_pivot: false,
-            no_new_keyring: false,
-            preserve_fds: 0,
-            systemd_cgroup: false,
-            listen_fds: None,
-            host: Host {
-                euid: 0,
-                egid: 0,
-                rootless: false,
-                setgroups_denied: false,
-                last_cap: 40,
-                cgroup_mount: "/sys/fs/cgroup".into(),
-                own_cgroup: "/".into(),
-            },
-        }
-    }
 
     fn default() -> Value {
         serde_json::from_str(&default_spec::text()).unwrap()

@@ -1,7 +1,7 @@
 //! `exec`: one more process in a running container, by its runtime.
 
-use super::run::valued;
 use crate::engine::cli::Global;
+use crate::engine::options::process::valued;
 use crate::engine::programs::{self, Now};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;

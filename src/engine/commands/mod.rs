@@ -1,5 +1,6 @@
 //! One verb, one file: what may be typed, and what it does.
 
+pub mod create;
 pub mod exec;
 pub mod inspect;
 pub mod kill;

@@ -57,6 +57,8 @@ pub struct Running<'a> {
     pub init: BorrowedFd<'a>,
     /// Its root directory, where its mount namespace does not lead there.
     pub root: Option<OwnedFd>,
+    /// It could not be cloned into the container's cgroup: systemd is asked to put it there.
+    pub wait_for_cgroup: bool,
 }
 
 /// How init learns that it is to start.
@@ -126,7 +128,8 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
     if ask.plan.parent.clone.route == CloneRoute::Joiner && !make_init(ask)? {
         return Ok(Prepared::Joined);
     }
-    if plan.wait_for_cgroup {
+    let entering = ask.running.as_ref();
+    if plan.wait_for_cgroup || entering.is_some_and(|running| running.wait_for_cgroup) {
         // Still with the caller's uid: a user's systemd takes no other's process.
         ask.end.wait_for(FromParent::Placed)?;
     }

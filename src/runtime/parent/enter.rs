@@ -5,10 +5,13 @@ use crate::runtime::cgroup::Cgroup;
 use crate::runtime::container::Record;
 use crate::runtime::handshake::{self, FromInit, FromParent, ParentEnd};
 use crate::runtime::init;
+use crate::runtime::log;
 use crate::runtime::parent::listener;
 use crate::runtime::plan::exec::ExecPlan;
+use crate::runtime::plan::unit::UnitName;
 use crate::runtime::state::State;
 use crate::runtime::status::Status;
+use crate::runtime::systemd::Systemd;
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
@@ -55,7 +58,12 @@ impl Entered {
 
 /// Makes the process and waits until it has executed its program, or leaves nothing behind.
 pub fn enter(order: &Order) -> Result<Entered> {
-    let (end, pid, pidfd) = spawn(order)?;
+    let (end, pid, pidfd, unit) = spawn(order)?;
+    if let Some(unit) = unit {
+        attach(unit, pid);
+        // A process that is gone has said why; we hear it below.
+        let _ = end.tell(FromParent::Placed);
+    }
     let mut master = None;
     let failed = loop {
         match end.hear() {
@@ -83,6 +91,16 @@ pub fn enter(order: &Order) -> Result<Entered> {
     Err(failed)
 }
 
+/// As runc: an ordinary user's process goes without the container's limits where it must.
+fn attach(unit: &UnitName, pid: Pid) {
+    let attached = Systemd::connect(unit.manager).and_then(|mut s| s.attach(&unit.name, pid));
+    if let Err(e) = attached {
+        log::warn(format!(
+            "exec: the process stays outside of the container's cgroup and its limits: {e:#}"
+        ));
+    }
+}
+
 fn hand_over(order: &Order, pid: Pid, pidfd: BorrowedFd, number: i32) -> Result<()> {
     let seccomp = order.plan.plan.init.seccomp.as_ref();
     let notify = seccomp.and_then(|seccomp| seccomp.notify.as_ref());
@@ -91,8 +109,9 @@ fn hand_over(order: &Order, pid: Pid, pidfd: BorrowedFd, number: i32) -> Result<
     listener::hand_over(notify, pidfd, number, pid.as_raw(), &state)
 }
 
-/// Clones; the child never returns from here.
-fn spawn(order: &Order) -> Result<(ParentEnd, Pid, OwnedFd)> {
+/// Clones; the child never returns from here. The unit is told when the process waits to be put into
+/// its cgroup.
+fn spawn<'a>(order: &Order<'a>) -> Result<(ParentEnd, Pid, OwnedFd, Option<&'a UnitName>)> {
     let ExecPlan {
         plan,
         parent_enters,
@@ -119,7 +138,8 @@ fn spawn(order: &Order) -> Result<(ParentEnd, Pid, OwnedFd)> {
         sys::pidfd::enter(order.init, *parent_enters)
             .with_context(|| why_entering_fails(order.status))?;
     }
-    match clone_into_cgroup(order).context("make the process")? {
+    let (cloned, unit) = clone_into_cgroup(order).context("make the process")?;
+    match cloned {
         Cloned::Child => {
             drop(parent_end);
             init::run(init::Ask {
@@ -141,12 +161,13 @@ fn spawn(order: &Order) -> Result<(ParentEnd, Pid, OwnedFd)> {
                 running: Some(init::Running {
                     init: order.init,
                     root,
+                    wait_for_cgroup: unit.is_some(),
                 }),
                 // `exec` has no hooks.
                 state: &|_, _| Vec::new(),
             })
         }
-        Cloned::Parent { pid, pidfd } => Ok((parent_end, Pid::from_raw(pid), pidfd)),
+        Cloned::Parent { pid, pidfd } => Ok((parent_end, Pid::from_raw(pid), pidfd, unit)),
     }
 }
 
@@ -171,25 +192,32 @@ fn root_of(pid: i32) -> Result<OwnedFd> {
     Ok(root)
 }
 
-fn clone_into_cgroup(order: &Order) -> Result<Cloned> {
+/// The unit is told when the process is to be put into its cgroup yet.
+fn clone_into_cgroup<'a>(order: &Order<'a>) -> Result<(Cloned, Option<&'a UnitName>)> {
     let clone = |dir: Option<BorrowedFd>| sys::process::clone(0, dir, false);
     let refused = match &order.cgroup {
-        None => return Ok(clone(None)?),
-        Some(Place::Chosen(dir)) => return clone(Some(dir.as_fd())).context("--cgroup"),
+        None => return Ok((clone(None)?, None)),
+        Some(Place::Chosen(dir)) => {
+            return Ok((clone(Some(dir.as_fd())).context("--cgroup")?, None));
+        }
         Some(Place::Containers { cgroup, mount }) => match clone(Some(cgroup.dir())) {
             // cgroups(7), no internal processes: a container that manages cgroups itself has moved
             // its init into one below.
             Err(e) if e.errno == Errno::EBUSY => {
                 let dir = cgroup_of(order.record.pid, cgroup, mount)?;
-                return Ok(clone(Some(dir.dir()))?);
+                return Ok((clone(Some(dir.dir()))?, None));
             }
             Err(e) => e,
-            cloned => return Ok(cloned?),
+            cloned => return Ok((cloned?, None)),
         },
     };
     match refused.errno {
-        // As runc: an ordinary user's container goes without limits where it must.
-        Errno::EACCES | Errno::EPERM if order.record.rootless => Ok(clone(None)?),
+        // The way from our cgroup to the container's leads through one that is not the user's: a user's
+        // systemd asks the machine's to move the process. Without systemd, as runc, it goes without
+        // the container's limits.
+        Errno::EACCES | Errno::EPERM if order.record.rootless => {
+            Ok((clone(None)?, order.record.unit.as_ref()))
+        }
         _ => Err(refused).context("the container's cgroup"),
     }
 }

@@ -235,7 +235,7 @@ const TEXT: &str = r#"{
 
 #[cfg(test)]
 mod tests {
-    use crate::runtime::plan::{self, Ask, Host, default_spec};
+    use crate::runtime::plan::{self, default_spec};
     use crate::runtime::{config, state, validate};
 
     #[test]
@@ -243,24 +243,7 @@ mod tests {
         let (spec, warnings) = config::parse(default_spec::text().as_bytes()).unwrap();
         assert_eq!(warnings, [""; 0]);
         assert_eq!(spec.version(), state::OCI_VERSION);
-        let ask = Ask {
-            id: "web".into(),
-            bundle: "/b".into(),
-            no_pivot: false,
-            no_new_keyring: false,
-            preserve_fds: 0,
-            systemd_cgroup: false,
-            listen_fds: None,
-            host: Host {
-                euid: 0,
-                egid: 0,
-                rootless: false,
-                setgroups_denied: false,
-                last_cap: 40,
-                cgroup_mount: "/sys/fs/cgroup".into(),
-                own_cgroup: "/".into(),
-            },
-        };
+        let ask = plan::example_ask();
         assert_eq!(validate::check(&spec, &ask).unwrap(), [""; 0]);
         plan::draw(&spec, &ask).unwrap();
     }

@@ -132,6 +132,7 @@ fn owner(uid: u32, parent: &ParentPlan, ask: &Ask) -> Option<u32> {
 #[cfg(test)]
 pub mod tests {
     use super::super::Host;
+    use super::super::unit::Manager;
     use super::*;
     use serde_json::{Value, json};
 
@@ -149,6 +150,7 @@ pub mod tests {
                 euid: 0,
                 egid: 0,
                 rootless: false,
+                systemd: Manager::System,
                 setgroups_denied: false,
                 last_cap: 40,
                 cgroup_mount: "/sys/fs/cgroup".into(),
@@ -163,6 +165,7 @@ pub mod tests {
         ask.host.euid = 1000;
         ask.host.egid = 1000;
         ask.host.rootless = true;
+        ask.host.systemd = Manager::User;
         ask.host.own_cgroup = "/user.slice/user-1000.slice/shell.scope".into();
         ask
     }

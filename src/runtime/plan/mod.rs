@@ -40,11 +40,14 @@ pub mod update;
 pub mod variant;
 
 pub use draw::draw;
+#[cfg(test)]
+pub use draw::tests::ask as example_ask;
 pub use show::show;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use unit::Manager;
 
 /// All that is to be done for one container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -83,6 +86,8 @@ pub struct Host {
     /// Cgroups may be refused: the caller is not root of the initial user namespace, or has said so
     /// (`--rootless`). What else an ordinary user may not do goes by `euid`.
     pub rootless: bool,
+    /// Which systemd would make the container's cgroup.
+    pub systemd: Manager,
     /// setgroups(2) is denied to all in the caller's user namespace.
     pub setgroups_denied: bool,
     /// Highest capability number the kernel knows (/proc/sys/kernel/cap_last_cap), 40 on 6.x.

@@ -466,28 +466,15 @@ fn unified_files(unified: &HashMap<String, String>, out: &mut Writes) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::plan::Host;
+    use crate::runtime::plan::example_ask;
     use serde_json::{Value, json};
 
     fn ask(own: &str, rootless: bool) -> Ask {
-        Ask {
-            id: "web".into(),
-            bundle: "/b".into(),
-            no_pivot: false,
-            no_new_keyring: false,
-            preserve_fds: 0,
-            systemd_cgroup: false,
-            listen_fds: None,
-            host: Host {
-                euid: 0,
-                egid: 0,
-                rootless,
-                setgroups_denied: false,
-                last_cap: 40,
-                cgroup_mount: "/sys/fs/cgroup".into(),
-                own_cgroup: own.into(),
-            },
-        }
+        let mut ask = example_ask();
+        ask.id = "web".into();
+        ask.host.rootless = rootless;
+        ask.host.own_cgroup = own.into();
+        ask
     }
 
     fn spec(linux: Value) -> Spec {

@@ -80,10 +80,7 @@ const DEFAULT_PREFIX: &str = "runc";
 /// The unit for the container `ask.id` that `spec` describes.
 pub fn draw(spec: &Spec, ask: &Ask) -> Result<UnitPlan> {
     let linux = spec.linux().as_ref();
-    let manager = match ask.host.rootless {
-        true => Manager::User,
-        false => Manager::System,
-    };
+    let manager = ask.host.systemd;
     let asked = linux
         .and_then(|l| l.cgroups_path().as_ref())
         .map(|p| p.to_string_lossy())
@@ -103,8 +100,8 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<UnitPlan> {
         // No ordering against shutdown.target and the like: the engine decides when it ends.
         Property::always("DefaultDependencies", Value::Bool(false)),
     ];
-    if manager == Manager::System {
-        // A user's manager may not load the program that this takes.
+    if !ask.host.rootless {
+        // Only root of the machine may load the program that this takes.
         properties.extend(devices(spec)?);
     }
     if let Some(asked) = linux.and_then(|l| l.resources().as_ref()) {
@@ -526,29 +523,19 @@ fn microseconds(seconds: &Value) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::plan::{CgroupFallback, Host};
+    use crate::runtime::plan::{CgroupFallback, example_ask};
     use serde_json::{Value as Json, json};
     use std::path::Path;
 
     fn ask(id: &str, rootless: bool) -> Ask {
-        Ask {
-            id: id.into(),
-            bundle: "/b".into(),
-            no_pivot: false,
-            no_new_keyring: false,
-            preserve_fds: 0,
-            systemd_cgroup: false,
-            listen_fds: None,
-            host: Host {
-                euid: 0,
-                egid: 0,
-                rootless,
-                setgroups_denied: false,
-                last_cap: 40,
-                cgroup_mount: "/sys/fs/cgroup".into(),
-                own_cgroup: "/".into(),
-            },
-        }
+        let mut ask = example_ask();
+        ask.id = id.into();
+        ask.host.rootless = rootless;
+        ask.host.systemd = match rootless {
+            true => Manager::User,
+            false => Manager::System,
+        };
+        ask
     }
 
     fn spec(linux: Json, annotations: Json) -> Spec {

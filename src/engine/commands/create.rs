@@ -1,0 +1,20 @@
+//! `create`: a container from an image or a bundle, made and not started.
+
+use crate::engine::cli::Global;
+use crate::engine::make::Make;
+use anyhow::Result;
+use clap::Args;
+
+/// Make a container without starting it; print its id
+#[derive(Debug, Args)]
+pub struct Create {
+    #[command(flatten)]
+    make: Make,
+}
+
+impl Create {
+    pub fn run(&self, global: &Global) -> Result<u8> {
+        println!("{}", self.make.make(&global.home()?)?.id);
+        Ok(0)
+    }
+}

@@ -1,0 +1,252 @@
+//! How does what was typed to `create` and `run` become a container that is there and has not started?
+
+use super::config::{self, Wishes};
+use super::options::network::Kind;
+use super::options::{lifecycle, limits, mounts, network, process, security};
+use super::programs;
+use super::record::{Home, Record, short};
+use super::rootless;
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+/// All that `create` and `run` have in common.
+#[derive(Debug, Args)]
+pub struct Make {
+    #[command(flatten)]
+    pub process: process::Process,
+    #[command(flatten)]
+    pub lifecycle: lifecycle::Lifecycle,
+    #[command(flatten)]
+    limits: limits::Limits,
+    #[command(flatten)]
+    mounts: mounts::Mounts,
+    #[command(flatten)]
+    network: network::Network,
+    #[command(flatten)]
+    security: security::Security,
+    /// Run a bundle (config.json, rootfs) instead of an image
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
+    /// IMAGE, then the command; after --bundle only the command
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_names = ["IMAGE", "COMMAND"], num_args = 0..)]
+    words: Vec<String>,
+}
+
+impl Make {
+    /// The container's record and directory, with its bundle.
+    pub fn make(&self, home: &Home) -> Result<Record> {
+        let (image, command) = self.words()?;
+        let wishes = self.wishes()?;
+        let record = Record {
+            name: self.lifecycle.name.clone(),
+            image: image.unwrap_or_default().to_owned(),
+            labels: self.lifecycle.labels()?,
+            terminal: self.process.tty,
+            interactive: self.process.interactive,
+            remove: self.lifecycle.rm,
+            network: self.network.name().to_owned(),
+            runtime: self.runtime()?,
+            ..Record::default()
+        };
+        home.create(record, |dir, record| {
+            let mut config = match image {
+                Some(image) => self.unpack(home, image, command, dir, record)?,
+                None => self.adopt(command, dir)?,
+            };
+            self.complete(&mut config, wishes, dir, record, image.is_some())?;
+            let words = config["process"]["args"].as_array().into_iter().flatten();
+            record.command = words
+                .filter_map(|word| Some(word.as_str()?.to_owned()))
+                .collect();
+            let text = serde_json::to_vec_pretty(&config)?;
+            Ok(fs::write(dir.join("bundle/config.json"), text)?)
+        })
+    }
+
+    fn words(&self) -> Result<(Option<&str>, &[String])> {
+        match (&self.bundle, self.words.split_first()) {
+            (Some(_), _) => Ok((None, &self.words)),
+            (None, Some((image, _))) if image.starts_with('-') => {
+                bail!("unknown option {image}; `sc run --help` lists them")
+            }
+            (None, Some((image, command))) => Ok((Some(image), command)),
+            (None, None) => bail!("which image? `sc images` lists them: sc run IMAGE [COMMAND]"),
+        }
+    }
+
+    fn runtime(&self) -> Result<PathBuf> {
+        match &self.lifecycle.runtime {
+            None => Ok(programs::find("sc-runtime")),
+            // The monitor works elsewhere.
+            Some(path) if path.components().count() > 1 => Ok(std::path::absolute(path)?),
+            Some(name) => Ok(name.clone()),
+        }
+    }
+
+    fn wishes(&self) -> Result<Wishes> {
+        let mut wishes = Wishes::default();
+        self.process.wish(&mut wishes)?;
+        self.limits.wish(&mut wishes)?;
+        self.mounts.wish(&mut wishes)?;
+        self.network.wish(&mut wishes);
+        self.security.wish(&mut wishes);
+        Ok(wishes)
+    }
+
+    /// sc-image makes the bundle, and says which layers are below it.
+    fn unpack(
+        &self,
+        home: &Home,
+        image: &str,
+        command: &[String],
+        dir: &Path,
+        record: &mut Record,
+    ) -> Result<Value> {
+        #[derive(Deserialize)]
+        struct Layers {
+            lowerdirs: Vec<PathBuf>,
+            rootless: bool,
+        }
+        let mut program = programs::image(&home.root);
+        program
+            .arg("unpack")
+            .arg("--overlay")
+            .arg("--bundle")
+            .arg(dir.join("bundle"));
+        program.args(self.process.tty.then_some("--tty"));
+        for (option, value) in [
+            ("--user", &self.process.user),
+            ("--entrypoint", &self.process.entrypoint),
+        ] {
+            if let Some(value) = value {
+                program.arg(format!("{option}={value}"));
+            }
+        }
+        program
+            .arg(image)
+            .args(command)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        let output = program.output().context("execute sc-image")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            let error = said
+                .lines()
+                .last()
+                .unwrap_or("failed")
+                .trim_start_matches("sc-image: ");
+            let missing = error.contains("no such image") || error.contains("no image");
+            match missing {
+                true => bail!(
+                    "no image {image} here: `sc pull {image}` fetches it, `sc load` takes it from a file"
+                ),
+                false => bail!("{error}"),
+            }
+        }
+        eprint!("{said}");
+        let layers: Layers =
+            serde_json::from_slice(&output.stdout).context("what sc-image unpack says")?;
+        for name in ["l", "work", "upper"] {
+            fs::create_dir(dir.join(name))?;
+        }
+        // The uppermost directory is the root's: others than root must pass.
+        fs::set_permissions(dir.join("upper"), PermissionsExt::from_mode(0o755))?;
+        for (number, layer) in layers.lowerdirs.iter().enumerate() {
+            std::os::unix::fs::symlink(layer, dir.join(format!("l/{number}")))?;
+        }
+        record.lower = layers.lowerdirs;
+        record.rootless = layers.rootless;
+        let text = fs::read(dir.join("bundle/config.json"))?;
+        let mut config: Value = serde_json::from_slice(&text)?;
+        rootless::nest(&mut config);
+        if let Some(signal) = config["annotations"]["org.opencontainers.image.stopSignal"].as_str()
+        {
+            record.stop_signal = signal.to_owned();
+        }
+        Ok(config)
+    }
+
+    /// A copy of the bundle's config.json, with its root where it was.
+    fn adopt(&self, command: &[String], dir: &Path) -> Result<Value> {
+        let bundle = std::path::absolute(self.bundle.as_deref().context("no bundle")?)?;
+        let path = bundle.join("config.json");
+        let text = fs::read(&path).with_context(|| path.display().to_string())?;
+        let mut config: Value =
+            serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+        let root = config["root"]["path"]
+            .as_str()
+            .context("config.json: root.path is missing")?;
+        config["root"]["path"] = json!(bundle.join(root));
+        config["process"]["terminal"] = json!(self.process.tty);
+        let entrypoint = self
+            .process
+            .entrypoint
+            .iter()
+            .filter(|program| !program.is_empty());
+        let words: Vec<&String> = entrypoint.chain(command).collect();
+        if !words.is_empty() {
+            config["process"]["args"] = json!(words);
+        }
+        if let Some(user) = &self.process.user {
+            let (uid, gid) = user.split_once(':').unwrap_or((user, "0"));
+            let number = |text: &str| {
+                text.parse::<u32>()
+                    .with_context(|| format!("--user {user}: in a bundle, only numbers"))
+            };
+            config["process"]["user"] = json!({ "uid": number(uid)?, "gid": number(gid)? });
+        }
+        fs::create_dir(dir.join("bundle"))?;
+        Ok(config)
+    }
+
+    /// All that was typed, and for an image the files that tell a container who it is.
+    fn complete(
+        &self,
+        config: &mut Value,
+        mut wishes: Wishes,
+        dir: &Path,
+        record: &Record,
+        image: bool,
+    ) -> Result<()> {
+        if image {
+            let hostname = wishes
+                .hostname
+                .get_or_insert_with(|| short(&record.id).to_owned())
+                .clone();
+            identify(config, dir, &hostname, self.network.network)?;
+            wishes.env.insert(0, format!("HOSTNAME={hostname}"));
+        }
+        config::apply(config, &wishes)
+    }
+}
+
+/// /etc/hosts, /etc/hostname and /etc/resolv.conf: the host's where the network is.
+fn identify(config: &mut Value, dir: &Path, hostname: &str, network: Kind) -> Result<()> {
+    let host = |path: &str| match network {
+        Kind::Host => fs::read_to_string(path).unwrap_or_default(),
+        Kind::None => String::new(),
+    };
+    let hosts = format!(
+        "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost\n{}",
+        host("/etc/hosts")
+    );
+    for (name, text) in [
+        ("hosts", hosts),
+        ("hostname", format!("{hostname}\n")),
+        ("resolv.conf", host("/etc/resolv.conf")),
+    ] {
+        let path = dir.join(name);
+        fs::write(&path, text)?;
+        config::add_mount(
+            config,
+            json!({ "destination": format!("/etc/{name}"), "type": "bind", "source": path, "options": ["bind", "rprivate"] }),
+        );
+    }
+    Ok(())
+}

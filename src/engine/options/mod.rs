@@ -1,0 +1,8 @@
+//! The options that `create` and `run` share, a group a file. Each says what it wishes of config.json.
+
+pub mod lifecycle;
+pub mod limits;
+pub mod mounts;
+pub mod network;
+pub mod process;
+pub mod security;
