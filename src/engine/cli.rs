@@ -69,6 +69,8 @@ enum Verb {
     Wait(wait::Wait),
     Rm(rm::Rm),
     Inspect(inspect::Inspect),
+    #[command(visible_alias = "volumes")]
+    Volume(volume::Volumes),
     /// Everything about images: sc-image
     Image(Rest),
     /// List images
@@ -112,6 +114,7 @@ impl Verb {
             Verb::Wait(verb) => verb.run(global),
             Verb::Rm(verb) => verb.run(global),
             Verb::Inspect(verb) => verb.run(global),
+            Verb::Volume(verb) => verb.run(global),
             Verb::Image(rest) => programs::become_image(global, None, &rest.args),
             Verb::Images(rest) => programs::become_image(global, Some("list"), &rest.args),
             Verb::Pull(rest) => programs::become_image(global, Some("pull"), &rest.args),

@@ -1,6 +1,6 @@
 //! How do options change a config.json? Pure; an error names the option.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 /// What `sc run` may change.
@@ -13,65 +13,11 @@ pub struct Wishes {
     pub memory: Option<i64>,
     pub cpus: Option<f64>,
     pub pids_limit: Option<i64>,
-    pub read_only: bool,
     pub cap_add: Vec<String>,
     pub cap_drop: Vec<String>,
     pub privileged: bool,
-    pub volumes: Vec<Volume>,
     /// All capabilities of this kernel.
     pub all_caps: Vec<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Volume {
-    pub source: String,
-    pub target: String,
-    pub read_only: bool,
-}
-
-impl Volume {
-    /// docker's `HOST:CONTAINER[:OPTIONS]`; what is ignored comes back as a note.
-    pub fn parse(text: &str) -> Result<(Volume, Option<String>)> {
-        let context = || format!("--volume {text:?}");
-        let parts: Vec<&str> = text.split(':').collect();
-        let [source, target, options @ ..] = parts.as_slice() else {
-            bail!("{}: write HOST:CONTAINER[:ro]", context());
-        };
-        ensure!(
-            source.starts_with('/'),
-            "{}: {source:?} is not an absolute path of the host; volumes by name are not offered",
-            context()
-        );
-        ensure!(
-            target.starts_with('/') && *target != "/",
-            "{}: {target:?} is not an absolute path below /",
-            context()
-        );
-        ensure!(options.len() < 2, "{}: too many colons", context());
-        let mut volume = Volume {
-            source: (*source).to_owned(),
-            target: (*target).to_owned(),
-            read_only: false,
-        };
-        let mut note = None;
-        for option in options.iter().flat_map(|options| options.split(',')) {
-            match option {
-                "ro" => volume.read_only = true,
-                "rw" => volume.read_only = false,
-                "z" | "Z" => {
-                    note = Some(format!(
-                        "{}: {option} is ignored: no relabelling",
-                        context()
-                    ))
-                }
-                _ => bail!(
-                    "{}: unknown option {option:?}; known are ro, rw, z, Z",
-                    context()
-                ),
-            }
-        }
-        Ok((volume, note))
-    }
 }
 
 /// Bytes of `512m`: docker's binary units.
@@ -111,22 +57,6 @@ pub fn apply(config: &mut Value, wishes: &Wishes) -> Result<()> {
         share_network(config);
     }
     limits(config, wishes)?;
-    if wishes.read_only {
-        config["root"]["readonly"] = json!(true);
-        for at in ["/run", "/tmp", "/var/tmp"] {
-            add_mount(
-                config,
-                json!({ "destination": at, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"] }),
-            );
-        }
-    }
-    for volume in &wishes.volumes {
-        let access = if volume.read_only { "ro" } else { "rw" };
-        add_mount(
-            config,
-            json!({ "destination": volume.target, "type": "bind", "source": volume.source, "options": ["rbind", "rprivate", access] }),
-        );
-    }
     match wishes.privileged {
         true => unconfine(config, &wishes.all_caps),
         false => capabilities(config, wishes)?,
@@ -332,21 +262,6 @@ mod tests {
             ("99999999t", None),
         ] {
             assert_eq!(bytes(text).ok(), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_volume_is_two_absolute_paths() {
-        let volume = |read_only| Volume {
-            source: "/a".into(),
-            target: "/b".into(),
-            read_only,
-        };
-        assert_eq!(Volume::parse("/a:/b").unwrap(), (volume(false), None));
-        assert_eq!(Volume::parse("/a:/b:ro").unwrap(), (volume(true), None));
-        assert!(Volume::parse("/a:/b:z").unwrap().1.is_some());
-        for bad in ["/a", "a:/b", "/a:b", "/a:/", "/a:/b:x", "/a:/b:ro:rw"] {
-            assert!(Volume::parse(bad).is_err(), "{bad}");
         }
     }
 }

@@ -6,6 +6,7 @@ use super::options::{lifecycle, limits, mounts, network, process, security};
 use super::programs;
 use super::record::{Home, Record, short};
 use super::rootless;
+use super::volumes::Hold;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Deserialize;
@@ -54,19 +55,33 @@ impl Make {
             runtime: self.runtime()?,
             ..Record::default()
         };
-        home.create(record, |dir, record| {
-            let mut config = match image {
+        // Held until the record names what is made.
+        let mut hold = None;
+        let made = home.create(record, |dir, record| {
+            let (mut config, volumes) = match image {
                 Some(image) => self.unpack(home, image, command, dir, record)?,
-                None => self.adopt(command, dir)?,
+                None => (self.adopt(command, dir)?, Vec::new()),
             };
             self.complete(&mut config, wishes, dir, record, image.is_some())?;
+            record.mounts = self.mounts.wanted(home, &volumes)?;
+            if mounts::Mounts::names_volumes(&record.mounts) {
+                hold = Some(Hold::take(home)?);
+            }
+            let mounts = &mut record.mounts;
+            self.mounts
+                .apply(&mut config, mounts, home, &mut hold, image.is_some())?;
+            rootless::finish(&mut config);
             let words = config["process"]["args"].as_array().into_iter().flatten();
             record.command = words
                 .filter_map(|word| Some(word.as_str()?.to_owned()))
                 .collect();
             let text = serde_json::to_vec_pretty(&config)?;
             Ok(fs::write(dir.join("bundle/config.json"), text)?)
-        })
+        })?;
+        if let Some(hold) = hold {
+            hold.keep();
+        }
+        Ok(made)
     }
 
     fn words(&self) -> Result<(Option<&str>, &[String])> {
@@ -93,13 +108,12 @@ impl Make {
         let mut wishes = Wishes::default();
         self.process.wish(&mut wishes)?;
         self.limits.wish(&mut wishes)?;
-        self.mounts.wish(&mut wishes)?;
         self.network.wish(&mut wishes);
         self.security.wish(&mut wishes);
         Ok(wishes)
     }
 
-    /// sc-image makes the bundle, and says which layers are below it.
+    /// sc-image makes the bundle, and says which layers are below it; the second is where the image wants volumes.
     fn unpack(
         &self,
         home: &Home,
@@ -107,10 +121,12 @@ impl Make {
         command: &[String],
         dir: &Path,
         record: &mut Record,
-    ) -> Result<Value> {
+    ) -> Result<(Value, Vec<String>)> {
         #[derive(Deserialize)]
         struct Layers {
+            manifest: String,
             lowerdirs: Vec<PathBuf>,
+            volumes: Vec<String>,
             rootless: bool,
         }
         let mut program = programs::image(&home.root);
@@ -161,6 +177,7 @@ impl Make {
             std::os::unix::fs::symlink(layer, dir.join(format!("l/{number}")))?;
         }
         record.lower = layers.lowerdirs;
+        record.manifest = layers.manifest;
         record.rootless = layers.rootless;
         let text = fs::read(dir.join("bundle/config.json"))?;
         let mut config: Value = serde_json::from_slice(&text)?;
@@ -169,7 +186,7 @@ impl Make {
         {
             record.stop_signal = signal.to_owned();
         }
-        Ok(config)
+        Ok((config, layers.volumes))
     }
 
     /// A copy of the bundle's config.json, with its root where it was.

@@ -8,6 +8,7 @@
 //! - [`programs`]: sc-runtime and sc-image, and what they answer.
 //! - [`options`]: what `create` and `run` may be asked for; [`make`]: a container of that.
 //! - [`config`]: how options change a config.json; pure.
+//! - [`mounts`]: what `-v` and its like ask for; [`volumes`]: which there are; [`inside`]: paths of a container.
 //! - [`rootfs`]: a container's root, mounted; [`rootless`]: what is different for an ordinary user.
 //! - [`monitor`]: the process beside a running container; [`log`], [`terminal`]: where output goes.
 //!
@@ -17,12 +18,15 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod inside;
 pub mod log;
 pub mod make;
 pub mod monitor;
+pub mod mounts;
 pub mod options;
 pub mod programs;
 pub mod record;
 pub mod rootfs;
 pub mod rootless;
 pub mod terminal;
+pub mod volumes;

@@ -10,6 +10,7 @@ use super::programs;
 use super::record::{Home, Record};
 use super::rootfs::Rootfs;
 use super::terminal::Raw;
+use super::volumes;
 use crate::clock;
 use crate::sys::{pidfd, process, socket, tty};
 use anyhow::{Context, Result, bail};
@@ -137,6 +138,9 @@ impl Monitor {
         // From here on they are read, not died of; children begin with none blocked.
         let signals = listen(foreground)?;
         let mounted = Rootfs::mount(&dir, &record)?;
+        if let Some(rootfs) = &mounted {
+            volumes::fill(home, &record, rootfs.path())?;
+        }
         let stdio = open_stdio(&record, foreground)?;
         let console = dir.join("console");
         let listener = match record.terminal {
@@ -218,6 +222,7 @@ impl Monitor {
         self.mounted = None;
         if self.record.remove {
             self.home.remove(&self.record.id)?;
+            volumes::remove_anonymous(&self.home, &self.record)?;
         }
         carried?;
         exit.context("the runtime kept the exit status of its container")

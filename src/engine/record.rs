@@ -11,6 +11,7 @@
 //! All locks are flock(2), which death frees. Containers come and go under the lock of `ROOT/containers`, so a
 //! directory without a record is one whose maker or remover was killed: the next to come removes it.
 
+use super::mounts::Mount;
 use super::rootless;
 use crate::clock;
 use crate::sys::file;
@@ -40,9 +41,15 @@ pub struct Record {
     pub stop_signal: String,
     /// Layers that are shared, uppermost first; none with `--bundle`.
     pub lower: Vec<PathBuf>,
+    /// The digest of the image's manifest, which may have lost its name since.
+    #[serde(default)]
+    pub manifest: String,
     /// The layers were unpacked in a user namespace, and are mounted in one.
     #[serde(default)]
     pub rootless: bool,
+    /// Volumes, paths of the host and tmpfs, as they were asked for.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
     pub started: Option<String>,
     pub finished: Option<String>,
     pub exit: Option<u8>,
@@ -261,7 +268,7 @@ fn random() -> Result<[u8; 32]> {
     Ok(bytes)
 }
 
-fn random_id() -> Result<String> {
+pub fn random_id() -> Result<String> {
     Ok(random()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -8,7 +8,7 @@
 use crate::idmap;
 use anyhow::{Context, Result, ensure};
 use nix::unistd::geteuid;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
@@ -21,6 +21,26 @@ pub fn nest(config: &mut Value) {
     for key in ["uidMappings", "gidMappings"] {
         for map in config["linux"][key].as_array_mut().into_iter().flatten() {
             map["hostID"] = map["containerID"].clone();
+        }
+    }
+}
+
+/// sysfs can be mounted only with a network namespace of the container's own: else the host's is shown.
+pub fn finish(config: &mut Value) {
+    let namespaces = config["linux"]["namespaces"].as_array();
+    let has = |kind: &str| {
+        let mut kinds = namespaces.into_iter().flatten();
+        kinds.any(|namespace| namespace["type"] == kind)
+    };
+    if !has("user") || has("network") {
+        return;
+    }
+    for mount in config["mounts"].as_array_mut().into_iter().flatten() {
+        if mount["type"] == "sysfs" {
+            let options = ["rbind", "rslave", "nosuid", "noexec", "nodev", "ro"];
+            let at = mount["destination"].clone();
+            *mount =
+                json!({ "destination": at, "type": "bind", "source": "/sys", "options": options });
         }
     }
 }
@@ -60,10 +80,17 @@ pub fn remove_tree(path: &Path) -> Result<()> {
     }
 }
 
+/// Removes a file, or a directory with all below it.
+pub fn remove_any(path: &Path) -> Result<()> {
+    match std::fs::symlink_metadata(path)?.is_dir() {
+        true => remove_tree(path),
+        false => std::fs::remove_file(path).with_context(|| format!("remove {}", path.display())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn the_ids_of_a_container_are_those_of_the_monitors_namespace() {

@@ -7,7 +7,7 @@ use super::config::ImageConfig;
 use super::layer;
 use super::seccomp;
 use super::users::{self, User};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -20,6 +20,8 @@ pub struct Ask {
     pub uid_map: Vec<(u32, u32, u32)>,
     pub gid_map: Vec<(u32, u32, u32)>,
     pub terminal: bool,
+    /// The caller mounts the image's volumes; else each is a tmpfs.
+    pub without_volumes: bool,
 }
 
 /// A config.json, what was left out of it and why, and the directory that the process starts in.
@@ -28,6 +30,8 @@ pub struct Made {
     pub config: Value,
     pub warnings: Vec<String>,
     pub cwd: String,
+    /// Where the image wants volumes.
+    pub volumes: Vec<String>,
 }
 
 /// podman's: docker's less MKNOD, NET_RAW and AUDIT_WRITE. ping works through the sysctl below.
@@ -91,6 +95,16 @@ pub fn make(image: &ImageConfig, ask: &Ask) -> Result<Made> {
         "no command: the image has neither Entrypoint nor Cmd"
     );
     let cwd = absolute(&wish.working_dir).context("WorkingDir")?;
+    let volumes = wish.volumes.keys().map(|volume| {
+        let at = absolute(volume).with_context(|| format!("Volumes {volume:?}"))?;
+        ensure!(at != "/", "Volumes {volume:?}: is the root");
+        Ok(at)
+    });
+    let mut volumes = volumes.collect::<Result<Vec<String>>>()?;
+    let all_volumes = volumes.clone();
+    if ask.without_volumes {
+        volumes.clear();
+    }
     let mut config = json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -110,7 +124,7 @@ pub fn make(image: &ImageConfig, ask: &Ask) -> Result<Made> {
         },
         "root": { "path": "rootfs" },
         "hostname": "container",
-        "mounts": mounts(wish.volumes.keys(), ask)?,
+        "mounts": mounts(volumes, ask),
         "annotations": annotations(image, &mut warnings),
         "linux": {
             "namespaces": namespaces(ask),
@@ -129,6 +143,7 @@ pub fn make(image: &ImageConfig, ask: &Ask) -> Result<Made> {
         config,
         warnings,
         cwd,
+        volumes: all_volumes,
     })
 }
 
@@ -204,7 +219,7 @@ fn capabilities(user: &User) -> Value {
     sets
 }
 
-fn mounts<'a>(volumes: impl Iterator<Item = &'a String>, ask: &Ask) -> Result<Vec<Value>> {
+fn mounts(volumes: Vec<String>, ask: &Ask) -> Vec<Value> {
     let has_tty_group = ask.gid_map.is_empty()
         || ask
             .gid_map
@@ -240,11 +255,7 @@ fn mounts<'a>(volumes: impl Iterator<Item = &'a String>, ask: &Ask) -> Result<Ve
             &["nosuid", "noexec", "nodev", "relatime", "ro"],
         ),
     ];
-    for volume in volumes {
-        let at = absolute(volume).with_context(|| format!("Volumes {volume:?}"))?;
-        if at == "/" {
-            bail!("Volumes {volume:?}: is the root");
-        }
+    for at in volumes {
         // What the image has there is copied; it is gone with the container.
         mounts.push(mount(
             "tmpfs",
@@ -252,7 +263,7 @@ fn mounts<'a>(volumes: impl Iterator<Item = &'a String>, ask: &Ask) -> Result<Ve
             &["nosuid", "nodev", "mode=0755", "tmpcopyup"],
         ));
     }
-    Ok(mounts)
+    mounts
 }
 
 /// image-spec conversion.md: labels win over what is made of other fields.

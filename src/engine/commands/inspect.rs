@@ -1,6 +1,7 @@
 //! `inspect`: all that is known of containers, in docker's keys.
 
 use crate::engine::cli::{Global, tell};
+use crate::engine::options::mounts::described;
 use crate::engine::programs::{self, Now};
 use crate::engine::record::Home;
 use anyhow::Result;
@@ -80,7 +81,7 @@ fn describe(home: &Home, name: &str) -> Result<Value> {
             "ReadonlyRootfs": config["root"]["readonly"].as_bool().unwrap_or(false),
             "Resources": config["linux"]["resources"],
         },
-        "Mounts": config["mounts"],
+        "Mounts": described(home, &record.mounts),
         "LogPath": dir.join("log.json"),
         "Bundle": dir.join("bundle"),
     }))

@@ -4,6 +4,7 @@ use super::stop;
 use crate::engine::cli::Global;
 use crate::engine::programs;
 use crate::engine::record::{Home, Record};
+use crate::engine::volumes;
 use anyhow::{Result, ensure};
 use clap::Args;
 
@@ -13,6 +14,9 @@ pub struct Rm {
     /// Kill them first, if they run
     #[arg(short, long)]
     force: bool,
+    /// And the volumes that were made for them alone
+    #[arg(short, long)]
+    volumes: bool,
     /// Names, ids or beginnings of ids
     #[arg(value_name = "CONTAINER", required = true)]
     containers: Vec<String>,
@@ -22,7 +26,12 @@ impl Rm {
     pub fn run(&self, global: &Global) -> Result<u8> {
         let home = global.home()?;
         super::every(&self.containers, |name| {
-            remove(&home, &home.find(name)?, self.force)
+            let record = home.find(name)?;
+            remove(&home, &record, self.force)?;
+            match self.volumes {
+                true => volumes::remove_anonymous(&home, &record),
+                false => Ok(()),
+            }
         })
     }
 }

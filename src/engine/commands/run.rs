@@ -3,6 +3,7 @@
 use crate::engine::cli::Global;
 use crate::engine::make::Make;
 use crate::engine::monitor;
+use crate::engine::volumes;
 use anyhow::{Result, ensure};
 use clap::Args;
 use std::io::IsTerminal;
@@ -35,6 +36,7 @@ impl Run {
         // As docker: what never started stays to be looked at, but for --rm.
         if started.is_err() && record.remove {
             home.remove(&record.id)?;
+            volumes::remove_anonymous(&home, &record)?;
         }
         started
     }

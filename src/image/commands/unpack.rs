@@ -37,7 +37,7 @@ pub struct Unpack {
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
     /// Unpack into layers that all containers share; rootfs stays empty, and the lower directories of an
-    /// overlay for it are printed
+    /// overlay for it are printed, with the places of the image's volumes, which are not in config.json
     #[arg(long)]
     overlay: bool,
     /// With the user's own ids; always so without root
@@ -157,7 +157,13 @@ impl Unpack {
                 .collect::<Result<_>>()?,
         );
         let made = self.config(image, ids, &view, place)?;
-        let result = json!({ "lowerdirs": lower, "cwd": made.cwd, "rootless": !ids.privileged });
+        let result = json!({
+            "manifest": image.descriptor.digest,
+            "lowerdirs": lower,
+            "cwd": made.cwd,
+            "volumes": made.volumes,
+            "rootless": !ids.privileged,
+        });
         Ok(format!("{result}\n"))
     }
 
@@ -193,6 +199,7 @@ impl Unpack {
             uid_map: ids.uids.clone(),
             gid_map: ids.gids.clone(),
             terminal: self.tty,
+            without_volumes: self.overlay,
         };
         let mut asked = image.config.clone();
         self.replace(&mut asked.config);
