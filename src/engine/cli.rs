@@ -69,6 +69,10 @@ enum Verb {
     Wait(wait::Wait),
     Rm(rm::Rm),
     Inspect(inspect::Inspect),
+    Cp(cp::Cp),
+    Diff(diff::Diff),
+    Commit(commit::Commit),
+    Export(export::Export),
     #[command(visible_alias = "volumes")]
     Volume(volume::Volumes),
     /// Everything about images: sc-image
@@ -114,6 +118,10 @@ impl Verb {
             Verb::Wait(verb) => verb.run(global),
             Verb::Rm(verb) => verb.run(global),
             Verb::Inspect(verb) => verb.run(global),
+            Verb::Cp(verb) => verb.run(global),
+            Verb::Diff(verb) => verb.run(global),
+            Verb::Commit(verb) => verb.run(global),
+            Verb::Export(verb) => verb.run(global),
             Verb::Volume(verb) => verb.run(global),
             Verb::Image(rest) => programs::become_image(global, None, &rest.args),
             Verb::Images(rest) => programs::become_image(global, Some("list"), &rest.args),

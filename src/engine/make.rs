@@ -124,7 +124,7 @@ impl Make {
     ) -> Result<(Value, Vec<String>)> {
         #[derive(Deserialize)]
         struct Layers {
-            manifest: String,
+            id: String,
             lowerdirs: Vec<PathBuf>,
             volumes: Vec<String>,
             rootless: bool,
@@ -177,7 +177,7 @@ impl Make {
             std::os::unix::fs::symlink(layer, dir.join(format!("l/{number}")))?;
         }
         record.lower = layers.lowerdirs;
-        record.manifest = layers.manifest;
+        record.image_id = layers.id;
         record.rootless = layers.rootless;
         let text = fs::read(dir.join("bundle/config.json"))?;
         let mut config: Value = serde_json::from_slice(&text)?;

@@ -41,9 +41,9 @@ pub struct Record {
     pub stop_signal: String,
     /// Layers that are shared, uppermost first; none with `--bundle`.
     pub lower: Vec<PathBuf>,
-    /// The digest of the image's manifest, which may have lost its name since.
+    /// The image by its id: the name may be another's by now.
     #[serde(default)]
-    pub manifest: String,
+    pub image_id: String,
     /// The layers were unpacked in a user namespace, and are mounted in one.
     #[serde(default)]
     pub rootless: bool,

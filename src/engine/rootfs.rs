@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
+use std::fs::DirBuilder;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -59,7 +60,10 @@ impl Rootfs {
         match view {
             View::Container => lower.insert(0, "upper".to_owned()),
             // overlayfs wants two: an empty one below changes nothing.
-            View::Image => lower.push("work".to_owned()),
+            View::Image => {
+                DirBuilder::new().recursive(true).create(dir.join("none"))?;
+                lower.push("none".to_owned());
+            }
         }
         overlay(dir, record, &format!("lowerdir={}", lower.join(":")))
     }

@@ -1,7 +1,11 @@
 //! One verb, one file: what may be typed, and what it does.
 
+pub mod commit;
+pub mod cp;
 pub mod create;
+pub mod diff;
 pub mod exec;
+pub mod export;
 pub mod inspect;
 pub mod kill;
 pub mod logs;

@@ -158,7 +158,7 @@ impl Unpack {
         );
         let made = self.config(image, ids, &view, place)?;
         let result = json!({
-            "manifest": image.descriptor.digest,
+            "id": image.id(),
             "lowerdirs": lower,
             "cwd": made.cwd,
             "volumes": made.volumes,
