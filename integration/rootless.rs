@@ -35,7 +35,8 @@ tests! {
     without_delegation_a_limit_is_refused [OURS],
     a_delegated_cgroup_is_used,
     a_process_joins_a_users_container,
-    a_users_container_is_entered_only_when_started [OURS, Need::Beyond("runc", "1.1.5 lets its init be looked into")],
+    a_users_container_is_entered_before_it_is_started,
+    a_range_of_ids_is_entered_before_it_is_started [NEWUIDMAP, RANGES],
     a_delegated_cgroup_is_limited [Need::Controller("pids")],
     told_that_it_is_not_rootless_nothing_is_skipped [OURS],
     records_are_kept_in_the_runtime_directory [OURS],
@@ -431,11 +432,21 @@ fn a_process_joins_a_users_container(t: &Place) -> Result<()> {
     c.end()
 }
 
-fn a_users_container_is_entered_only_when_started(t: &Place) -> Result<()> {
-    let c = t.create(&anns(t, false)?.args(&["sleep", "1000"]))?;
-    let early = t.call(["exec", &c.id, "true"])?;
-    assert_eq!(early.status, 255, "{early:?}");
-    assert!(early.stderr.contains("start it first"), "{early:?}");
+fn a_users_container_is_entered_before_it_is_started(t: &Place) -> Result<()> {
+    entered_before_and_after_start(t, &anns(t, false)?.args(&["sleep", "1000"]))
+}
+
+fn a_range_of_ids_is_entered_before_it_is_started(t: &Place) -> Result<()> {
+    let bundle = t.bundle().with_range()?;
+    t.be_ann(false)?;
+    let user = json!({ "uid": 1000, "gid": 1001 });
+    let bundle = bundle.args(&["sleep", "1000"]).set("/process/user", user);
+    entered_before_and_after_start(t, &bundle)
+}
+
+fn entered_before_and_after_start(t: &Place, bundle: &Bundle) -> Result<()> {
+    let c = t.create(bundle)?;
+    t.call(["exec", &c.id, "true"])?.ok();
     assert_eq!(c.status()?, "created");
     c.start()?;
     t.call(["exec", &c.id, "true"])?.ok();

@@ -20,8 +20,9 @@
 //!    │ ◀──────────────── end of file ── │   exec has closed the socket
 //! ```
 //!
-//! For `exec` there is only `Console`, then the end of file: nothing waits for the parent (but with a
-//! seccomp agent, when `Listener`, `Ready` and `Start` are said too).
+//! For `exec` there is only `Console`, then the end of file: nothing waits for the parent, but with a
+//! seccomp agent, when `Listener`, `Ready` and `Start` are said too, and where systemd must put an
+//! ordinary user's process into its cgroup (`Placed`).
 //!
 //! At any time init may say `Failed { why }` and end. End of file before `Ready` means that it died.
 //! The socket keeps message boundaries (SOCK_SEQPACKET); a message is one tag byte and its payload.

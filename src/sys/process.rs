@@ -73,9 +73,9 @@ pub fn set_parent_death_signal(signal: i32) -> Result<()> {
     prctl("PR_SET_PDEATHSIG", libc::PR_SET_PDEATHSIG, signal as u64, 0).map(drop)
 }
 
-/// Closes /proc/PID to other processes of the same user (CVE-2016-9962).
-pub fn set_not_dumpable() -> Result<()> {
-    prctl("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, 0, 0).map(drop)
+/// Opens or closes /proc/PID to other processes of the same user (CVE-2016-9962).
+pub fn set_dumpable(dumpable: bool) -> Result<()> {
+    prctl("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, dumpable as u64, 0).map(drop)
 }
 
 pub fn set_no_new_privileges() -> Result<()> {

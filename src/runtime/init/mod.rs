@@ -148,7 +148,7 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
         join::unshare(plan.unshare)?;
     }
     // Before anything of the container can look at this process (CVE-2016-9962).
-    sys::process::set_not_dumpable()?;
+    sys::process::set_dumpable(false)?;
     if proc.is_none() {
         proc = open_proc(plan)?;
     }
@@ -349,11 +349,22 @@ fn confine(ask: &Ask, proc: Option<&proc::Proc>) -> Result<exec::Program> {
     let program = exec::Program::find(process, home)?;
     // From here on the container outlives the runtime.
     sys::process::set_parent_death_signal(0)?;
+    if matches!(ask.start, Start::Fifo { .. }) && may_be_entered_by_its_user(&ask.plan.init) {
+        sys::process::set_dumpable(true)?;
+    }
     if process.no_new_privileges {
         // As late as can be: what init still needs is write, read, hooks and execve.
         load_seccomp(seccomp, &ask.end)?;
     }
     Ok(program)
+}
+
+/// Setns(2) into what is not dumpable takes CAP_SYS_PTRACE where the runtime was executed, which an
+/// ordinary user never has. Her container has a user namespace of its own, so that none but what she
+/// enters it with could look into init (ptrace(2), "Ptrace access mode checking"); and all that init
+/// had of the host is closed by now.
+fn may_be_entered_by_its_user(plan: &InitPlan) -> bool {
+    plan.caller_is_no_root && plan.new_user_namespace
 }
 
 /// From here on, only what the profile allows; and where it has an agent, only write(2) without it

@@ -131,7 +131,7 @@ fn spawn<'a>(order: &Order<'a>) -> Result<(ParentEnd, Pid, OwnedFd, Option<&'a U
         // The child is seen by the container's processes from its first moment: they must not look
         // into it (CVE-2016-9962). An ordinary user's are in another user namespace, so they cannot;
         // and the child must be able to write to its own files in /proc.
-        sys::process::set_not_dumpable()?;
+        sys::process::set_dumpable(false)?;
     }
     if *parent_enters != 0 {
         // This program makes no other child, and what it does from here on needs no way back.

@@ -246,6 +246,8 @@ pub struct InitPlan {
     pub enter: u64,
     /// A new user namespace: wait until the parent has written the id maps, then become its root.
     pub new_user_namespace: bool,
+    /// The caller has no CAP_SYS_PTRACE with which to enter (`exec`) what waits for `start`.
+    pub caller_is_no_root: bool,
     /// Init lives in a user namespace, new or joined: devices are bound, not made.
     pub in_user_namespace: bool,
     /// Offsets of a time namespace that init makes itself: an ordinary user's parent may not.
