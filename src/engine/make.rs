@@ -1,8 +1,9 @@
 //! How does what was typed to `create` and `run` become a container that is there and has not started?
 
 use super::config::{self, Wishes};
+use super::options::image::{Missing, When};
 use super::options::network::Kind;
-use super::options::{lifecycle, limits, mounts, network, process, security};
+use super::options::{image, lifecycle, limits, mounts, namespaces, network, process, security};
 use super::programs;
 use super::record::{Home, Record, short};
 use super::rootless;
@@ -28,6 +29,10 @@ pub struct Make {
     #[command(flatten)]
     mounts: mounts::Mounts,
     #[command(flatten)]
+    image: image::Image,
+    #[command(flatten)]
+    namespaces: namespaces::Namespaces,
+    #[command(flatten)]
     network: network::Network,
     #[command(flatten)]
     security: security::Security,
@@ -40,9 +45,33 @@ pub struct Make {
 }
 
 impl Make {
-    /// The container's record and directory, with its bundle.
+    /// The container's record and directory, with its bundle. What is not here is fetched first: not while others
+    /// wait for the lock of containers.
     pub fn make(&self, home: &Home) -> Result<Record> {
         let (image, command) = self.words()?;
+        let Some(image) = image else {
+            return self.attempt(home, None, command);
+        };
+        if self.image.pull == When::Always {
+            self.image.pull(&home.root, image)?;
+        }
+        match self.attempt(home, Some(image), command) {
+            Err(e) if e.is::<Missing>() => {}
+            made => return made,
+        }
+        if self.image.pull == When::Never {
+            bail!(
+                "no image {image} here: `sc pull {image}` fetches it, `sc load` takes it from a file"
+            );
+        }
+        let quoted = super::cli::printable(image);
+        eprintln!("Unable to find image '{quoted}' locally");
+        let pulled = self.image.pull(&home.root, image);
+        pulled.with_context(|| format!("no image {image} here, and it cannot be pulled"))?;
+        self.attempt(home, Some(image), command)
+    }
+
+    fn attempt(&self, home: &Home, image: Option<&str>, command: &[String]) -> Result<Record> {
         let wishes = self.wishes()?;
         let record = Record {
             name: self.lifecycle.name.clone(),
@@ -53,6 +82,7 @@ impl Make {
             remove: self.lifecycle.rm,
             network: self.network.name().to_owned(),
             runtime: self.runtime()?,
+            systemd_cgroup: self.limits.systemd_cgroup,
             ..Record::default()
         };
         // Held until the record names what is made.
@@ -63,6 +93,7 @@ impl Make {
                 None => (self.adopt(command, dir)?, Vec::new()),
             };
             self.complete(&mut config, wishes, dir, record, image.is_some())?;
+            record.joins = self.namespaces.apply(&mut config, home)?;
             record.mounts = self.mounts.wanted(home, &volumes)?;
             if mounts::Mounts::names_volumes(&record.mounts) {
                 hold = Some(Hold::take(home)?);
@@ -107,9 +138,7 @@ impl Make {
     fn wishes(&self) -> Result<Wishes> {
         let mut wishes = Wishes::default();
         self.process.wish(&mut wishes)?;
-        self.limits.wish(&mut wishes)?;
         self.network.wish(&mut wishes);
-        self.security.wish(&mut wishes);
         Ok(wishes)
     }
 
@@ -139,10 +168,19 @@ impl Make {
         for (option, value) in [
             ("--user", &self.process.user),
             ("--entrypoint", &self.process.entrypoint),
+            ("--platform", &self.image.platform),
         ] {
             if let Some(value) = value {
                 program.arg(format!("{option}={value}"));
             }
+        }
+        for (option, values) in [
+            ("--group-add", &self.process.group_add),
+            // The seccomp profile goes by them.
+            ("--cap-add", &self.security.cap_add),
+            ("--cap-drop", &self.security.cap_drop),
+        ] {
+            program.args(values.iter().map(|value| format!("{option}={value}")));
         }
         program
             .arg(image)
@@ -157,11 +195,8 @@ impl Make {
                 .last()
                 .unwrap_or("failed")
                 .trim_start_matches("sc-image: ");
-            let missing = error.contains("no such image") || error.contains("no image");
-            match missing {
-                true => bail!(
-                    "no image {image} here: `sc pull {image}` fetches it, `sc load` takes it from a file"
-                ),
+            match error.ends_with(": no such image") {
+                true => return Err(Missing.into()),
                 false => bail!("{error}"),
             }
         }
@@ -218,6 +253,15 @@ impl Make {
             };
             config["process"]["user"] = json!({ "uid": number(uid)?, "gid": number(gid)? });
         }
+        for group in &self.process.group_add {
+            let gid: u32 = group
+                .parse()
+                .with_context(|| format!("--group-add {group}: in a bundle, only numbers"))?;
+            let gids = &mut config["process"]["user"]["additionalGids"];
+            let mut all = gids.as_array().cloned().unwrap_or_default();
+            all.push(json!(gid));
+            *gids = json!(all);
+        }
         fs::create_dir(dir.join("bundle"))?;
         Ok(config)
     }
@@ -239,7 +283,10 @@ impl Make {
             identify(config, dir, &hostname, self.network.network)?;
             wishes.env.insert(0, format!("HOSTNAME={hostname}"));
         }
-        config::apply(config, &wishes)
+        config::apply(config, &wishes)?;
+        self.process.apply(config)?;
+        self.limits.apply(config, &record.id)?;
+        self.security.apply(config)
     }
 }
 

@@ -7,7 +7,7 @@
 //! - [`record`]: a container on disk: its directory, its locks, its names.
 //! - [`programs`]: sc-runtime and sc-image, and what they answer.
 //! - [`options`]: what `create` and `run` may be asked for; [`make`]: a container of that.
-//! - [`config`]: how options change a config.json; pure.
+//! - [`config`]: how options change a config.json; [`seccomp`]: docker's profiles; pure.
 //! - [`mounts`]: what `-v` and its like ask for; [`volumes`]: which there are; [`inside`]: paths of a container.
 //! - [`rootfs`]: a container's root, mounted; [`rootless`]: what is different for an ordinary user.
 //! - [`monitor`]: the process beside a running container; [`log`], [`terminal`]: where output goes.
@@ -28,5 +28,6 @@ pub mod programs;
 pub mod record;
 pub mod rootfs;
 pub mod rootless;
+pub mod seccomp;
 pub mod terminal;
 pub mod volumes;

@@ -6,8 +6,9 @@
 
 use super::cli::WithStatus;
 use super::log::Stream;
+use super::options::namespaces;
 use super::programs;
-use super::record::{Home, Record};
+use super::record::{Home, Join, Record, short};
 use super::rootfs::Rootfs;
 use super::terminal::Raw;
 use super::volumes;
@@ -22,6 +23,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, read, write};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -141,6 +143,7 @@ impl Monitor {
         if let Some(rootfs) = &mounted {
             volumes::fill(home, &record, rootfs.path())?;
         }
+        join(home, &dir, &record)?;
         let stdio = open_stdio(&record, foreground)?;
         let console = dir.join("console");
         let listener = match record.terminal {
@@ -411,6 +414,33 @@ fn open_stdio(record: &Record, foreground: bool) -> Result<Stdio3> {
     Ok(stdio)
 }
 
+/// Namespaces of other containers, which may have others than at the last start.
+fn join(home: &Home, dir: &Path, record: &Record) -> Result<()> {
+    if record.joins.is_empty() {
+        return Ok(());
+    }
+    let path = dir.join("bundle/config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path)?)?;
+    for Join { kind, id } in &record.joins {
+        let other = home.load(id)?;
+        let state = match &other {
+            Some(other) => programs::state(home, other)?.filter(|state| state.status != "stopped"),
+            None => None,
+        };
+        let pid = state.and_then(|state| state.pid);
+        let pid = pid.with_context(|| {
+            format!(
+                "cannot join the {kind} namespace of container {}: it does not run",
+                short(id)
+            )
+        })?;
+        namespaces::join(&mut config, kind, pid);
+    }
+    let new = dir.join("bundle/config.new");
+    fs::write(&new, serde_json::to_vec_pretty(&config)?)?;
+    Ok(fs::rename(&new, &path)?)
+}
+
 fn create(
     home: &Home,
     record: &Record,
@@ -420,10 +450,8 @@ fn create(
 ) -> Result<()> {
     let log = dir.join("runtime.log");
     let _ = fs::remove_file(&log);
-    let mut command = Command::new(&record.runtime);
+    let mut command = programs::runtime(home, record);
     command
-        .arg("--root")
-        .arg(&home.state)
         .args(["--log-format", "json", "--log"])
         .arg(&log)
         .arg("create")

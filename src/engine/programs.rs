@@ -105,6 +105,7 @@ pub fn versions() -> Result<u8> {
 pub fn runtime(home: &Home, record: &Record) -> Command {
     let mut command = Command::new(&record.runtime);
     command.arg("--root").arg(&home.state);
+    command.args(record.systemd_cgroup.then_some("--systemd-cgroup"));
     command
 }
 

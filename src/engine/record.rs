@@ -50,9 +50,21 @@ pub struct Record {
     /// Volumes, paths of the host and tmpfs, as they were asked for.
     #[serde(default)]
     pub mounts: Vec<Mount>,
+    /// Namespaces of other containers that it has.
+    #[serde(default)]
+    pub joins: Vec<Join>,
+    #[serde(default)]
+    pub systemd_cgroup: bool,
     pub started: Option<String>,
     pub finished: Option<String>,
     pub exit: Option<u8>,
+}
+
+/// A namespace (`pid`, `ipc`) of the container `id`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    pub kind: String,
+    pub id: String,
 }
 
 /// The root of everything.

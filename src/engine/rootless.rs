@@ -25,22 +25,28 @@ pub fn nest(config: &mut Value) {
     }
 }
 
-/// sysfs can be mounted only with a network namespace of the container's own: else the host's is shown.
+/// sysfs and procfs can be mounted only with a network and a pid namespace of the container's own: else the host's
+/// are shown.
 pub fn finish(config: &mut Value) {
     let namespaces = config["linux"]["namespaces"].as_array();
     let has = |kind: &str| {
         let mut kinds = namespaces.into_iter().flatten();
         kinds.any(|namespace| namespace["type"] == kind)
     };
-    if !has("user") || has("network") {
+    if !has("user") {
         return;
     }
-    for mount in config["mounts"].as_array_mut().into_iter().flatten() {
-        if mount["type"] == "sysfs" {
-            let options = ["rbind", "rslave", "nosuid", "noexec", "nodev", "ro"];
-            let at = mount["destination"].clone();
-            *mount =
-                json!({ "destination": at, "type": "bind", "source": "/sys", "options": options });
+    let shared = [
+        (has("network"), "sysfs", "/sys", "ro"),
+        (has("pid"), "proc", "/proc", "rw"),
+    ];
+    for (_, kind, source, access) in shared.iter().filter(|(own, ..)| !own) {
+        for mount in config["mounts"].as_array_mut().into_iter().flatten() {
+            if mount["type"] == *kind {
+                let options = ["rbind", "rslave", "nosuid", "noexec", "nodev", access];
+                let at = mount["destination"].clone();
+                *mount = json!({ "destination": at, "type": "bind", "source": source, "options": options });
+            }
         }
     }
 }

@@ -22,6 +22,11 @@ pub struct Ask {
     pub terminal: bool,
     /// The caller mounts the image's volumes; else each is a tmpfs.
     pub without_volumes: bool,
+    /// More groups of the user, by name or number.
+    pub groups: Vec<String>,
+    /// What is added to and taken from the capabilities afterwards: the seccomp profile goes by them.
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
 }
 
 /// A config.json, what was left out of it and why, and the directory that the process starts in.
@@ -87,8 +92,12 @@ const ACTED_ON: [&str; 5] = [
 pub fn make(image: &ImageConfig, ask: &Ask) -> Result<Made> {
     let mut warnings = Vec::new();
     let wish = &image.config;
-    let user = users::resolve(&wish.user, &ask.passwd, &ask.group)
+    let mut user = users::resolve(&wish.user, &ask.passwd, &ask.group)
         .with_context(|| format!("User {:?}", wish.user))?;
+    for group in &ask.groups {
+        let gid = users::gid(group, &ask.group).with_context(|| format!("--group-add {group}"))?;
+        user.additional_gids.push(gid);
+    }
     let args: Vec<&String> = wish.entrypoint.iter().chain(&wish.cmd).collect();
     ensure!(
         !args.is_empty(),
@@ -130,7 +139,7 @@ pub fn make(image: &ImageConfig, ask: &Ask) -> Result<Made> {
             "namespaces": namespaces(ask),
             "maskedPaths": MASKED,
             "readonlyPaths": READONLY,
-            "seccomp": seccomp::profile(&CAPABILITIES),
+            "seccomp": seccomp::profile(&reckoned_with(ask)),
             "sysctl": { "net.ipv4.ping_group_range": "0 0" },
             "resources": resources(ask),
         },
@@ -206,6 +215,26 @@ fn additional_gids(user: &User, ask: &Ask, warnings: &mut Vec<String>) -> Vec<u3
         return Vec::new();
     }
     there
+}
+
+/// The capabilities that calls are allowed for.
+fn reckoned_with(ask: &Ask) -> Vec<&'static str> {
+    let full = |typed: &String| {
+        let upper = typed.to_ascii_uppercase();
+        match upper.strip_prefix("CAP_") {
+            Some(_) => upper,
+            None => format!("CAP_{upper}"),
+        }
+    };
+    let dropped: Vec<String> = ask.cap_drop.iter().map(full).collect();
+    let added: Vec<String> = ask.cap_add.iter().map(full).collect();
+    let has = |list: &[String], cap: &str| list.iter().any(|one| one == cap || one == "CAP_ALL");
+    let mut caps: Vec<&str> = CAPABILITIES
+        .into_iter()
+        .filter(|cap| !has(&dropped, cap))
+        .collect();
+    caps.extend(seccomp::conditional().filter(|cap| has(&added, cap)));
+    caps
 }
 
 /// Inheritable and ambient are empty (CVE-2022-24769); who is not root has none but what a

@@ -1,7 +1,7 @@
 //! `commit`: what a container changed, as a layer on top of its image.
 
 use super::diff;
-use crate::engine::cli::Global;
+use crate::engine::cli::{Global, printable};
 use crate::engine::programs::{self, Now};
 use crate::engine::record::{Home, Record};
 use anyhow::{Context, Result, ensure};
@@ -20,18 +20,9 @@ pub struct Commit {
     /// An instruction of a Dockerfile, such as 'CMD ["sh"]' or 'ENV A=1'
     #[arg(short, long, value_name = "INSTRUCTION")]
     change: Vec<String>,
-    /// Pause the container meanwhile
-    #[arg(
-        short,
-        long,
-        value_name = "BOOL",
-        default_value_t = true,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        action = clap::ArgAction::Set
-    )]
-    pause: bool,
+    /// Pause the container meanwhile [true, where it can be paused]
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pause: Option<bool>,
     /// Name, id or beginning of the id
     container: String,
     /// The image's name
@@ -48,9 +39,18 @@ impl Commit {
             "{}: it was made from a bundle, which has no layers",
             record.name
         );
-        let paused = self.pause && programs::now(&home, &record)? == Now::Running;
-        if paused {
-            programs::call(&home, &record, &["pause", &record.id])?;
+        let running = programs::now(&home, &record)? == Now::Running;
+        let mut paused = false;
+        if running && self.pause != Some(false) {
+            match programs::call(&home, &record, &["pause", &record.id]) {
+                Ok(()) => paused = true,
+                Err(e) if self.pause.is_some() => return Err(e),
+                // Without root it may have no cgroup.
+                Err(e) => eprintln!(
+                    "sc: the container goes on meanwhile: {}",
+                    printable(&format!("{e:#}"))
+                ),
+            }
         }
         let made = self.make(&home, &record);
         if paused {

@@ -1,8 +1,9 @@
 //! Options that say what runs in a container, as whom, with which environment and stdio.
 
 use crate::engine::config::Wishes;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
 
@@ -30,8 +31,21 @@ pub struct Process {
     #[arg(long, value_name = "PROGRAM")]
     pub entrypoint: Option<String>,
     /// [default: the beginning of the id]
-    #[arg(long, value_name = "NAME")]
+    #[arg(short = 'h', long, value_name = "NAME")]
     hostname: Option<String>,
+    /// The NIS domain name
+    #[arg(long, value_name = "NAME")]
+    domainname: Option<String>,
+    /// One more group, a name of the image or a number
+    #[arg(long, value_name = "GROUP")]
+    pub group_add: Vec<String>,
+    /// For the runtime and its hooks
+    #[arg(long, value_name = "KEY=VALUE")]
+    annotation: Vec<String>,
+    /// Print help
+    // -h is the host's name, as with docker.
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
 }
 
 impl Process {
@@ -39,6 +53,18 @@ impl Process {
         wishes.env = self.environment()?;
         wishes.cwd = self.workdir.clone();
         wishes.hostname = self.hostname.clone();
+        Ok(())
+    }
+
+    pub fn apply(&self, config: &mut Value) -> Result<()> {
+        if let Some(name) = &self.domainname {
+            config["domainname"] = json!(name);
+        }
+        for typed in &self.annotation {
+            let (key, value) = typed.split_once('=').unwrap_or((typed, ""));
+            ensure!(!key.is_empty(), "--annotation {typed:?}: a key is missing");
+            config["annotations"][key] = json!(value);
+        }
         Ok(())
     }
 

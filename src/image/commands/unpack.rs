@@ -58,6 +58,15 @@ pub struct Unpack {
     /// Who runs it, a name of the image or a number [what the image says]
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
+    /// One more group of its user, a name of the image or a number
+    #[arg(long, value_name = "GROUP")]
+    group_add: Vec<String>,
+    /// A capability that the seccomp profile reckons with; the caller gives it
+    #[arg(long, value_name = "CAP", hide = true)]
+    cap_add: Vec<String>,
+    /// A capability, or ALL, that it does not reckon with
+    #[arg(long, value_name = "CAP", hide = true)]
+    cap_drop: Vec<String>,
     /// Instead of the image's Entrypoint and Cmd; empty for none
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
@@ -200,6 +209,9 @@ impl Unpack {
             gid_map: ids.gids.clone(),
             terminal: self.tty,
             without_volumes: self.overlay,
+            groups: self.group_add.clone(),
+            cap_add: self.cap_add.clone(),
+            cap_drop: self.cap_drop.clone(),
         };
         let mut asked = image.config.clone();
         self.replace(&mut asked.config);
