@@ -10,6 +10,7 @@ use crate::sys::{mount, pidfd};
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
 use serde_json::Value;
@@ -125,4 +126,27 @@ fn mount_at(home: &Home, root: BorrowedFd, wanted: &Mount) -> Result<()> {
         mount::set_attr(tree.as_fd(), true, libc::MOUNT_ATTR_RDONLY, 0, 0)?;
     }
     Ok(mount::attach(tree.as_fd(), target.as_fd())?)
+}
+
+/// Mounts at `at`, in a mount namespace of this process's own, what the process `pid` has at `path`; gives `at`, if
+/// anything is there.
+pub fn borrow_mount(pid: i32, path: &Path, at: &Path) -> Result<Option<PathBuf>> {
+    unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace")?;
+    mount::set_propagation(Path::new("/"), libc::MS_REC | libc::MS_SLAVE)?;
+    let (own, root) = (File::open("/proc/self/ns/mnt")?, File::open("/")?);
+    let others = format!("/proc/{pid}/ns/mnt");
+    let others = File::open(&others).with_context(|| others.clone())?;
+    // Only who is in a mount namespace may copy its mounts; to enter one is to be at its root.
+    setns(&others, CloneFlags::CLONE_NEWNS).context("enter its mount namespace")?;
+    let tree = mount::clone_tree(path, true);
+    setns(&own, CloneFlags::CLONE_NEWNS).context("leave its mount namespace")?;
+    nix::unistd::fchdir(&root)?;
+    nix::unistd::chroot(".")?;
+    let tree = match tree {
+        Err(e) if e.errno == Errno::ENOENT => return Ok(None),
+        tree => tree?,
+    };
+    fs::create_dir_all(at)?;
+    mount::attach(tree.as_fd(), File::open(at)?.as_fd())?;
+    Ok(Some(at.to_owned()))
 }

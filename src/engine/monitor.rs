@@ -5,6 +5,7 @@
 //! status nobody will know.
 
 use super::cli::WithStatus;
+use super::inside;
 use super::log::Stream;
 use super::options::namespaces;
 use super::programs;
@@ -434,7 +435,12 @@ fn join(home: &Home, dir: &Path, record: &Record) -> Result<()> {
                 short(id)
             )
         })?;
-        namespaces::join(&mut config, kind, pid);
+        let shm = match kind.as_str() {
+            "ipc" => inside::borrow_mount(pid, Path::new("/dev/shm"), &dir.join("shm"))?,
+            _ => None,
+        };
+        let shm = shm.as_deref().and_then(Path::to_str);
+        namespaces::join(&mut config, kind, pid, shm);
     }
     let new = dir.join("bundle/config.new");
     fs::write(&new, serde_json::to_vec_pretty(&config)?)?;

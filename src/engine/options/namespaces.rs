@@ -1,10 +1,11 @@
 //! Options that say what a container shares with the host or with another container.
 
-use crate::engine::config::{share, strings};
+use crate::engine::config::share;
 use crate::engine::record::{Home, Join};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::{Value, json};
+use std::path::Path;
 
 #[derive(Debug, Default, Args)]
 pub struct Namespaces {
@@ -100,33 +101,39 @@ fn without_shm(config: &mut Value) {
     }
 }
 
-/// The host's file system instead of the container's own.
+/// The host's file system instead of the container's own; not every host has each.
 fn show_host(config: &mut Value, at: &str) {
-    for mount in config["mounts"].as_array_mut().into_iter().flatten() {
+    let Some(mounts) = config["mounts"].as_array_mut() else {
+        return;
+    };
+    if !Path::new(at).exists() {
+        mounts.retain(|mount| mount["destination"] != at);
+    }
+    for mount in mounts {
         if mount["destination"] == at {
-            let options = ["rbind", "rprivate", "nosuid", "noexec", "nodev"];
-            *mount = json!({ "destination": at, "type": "bind", "source": at, "options": options });
+            *mount = shared_memory(at, at);
         }
     }
 }
 
-/// At the start: the namespaces of the process `pid` of another container, which runs.
-pub fn join(config: &mut Value, kind: &str, pid: i32) {
+fn shared_memory(at: &str, source: &str) -> Value {
+    let options = ["rbind", "rprivate", "nosuid", "noexec", "nodev"];
+    json!({ "destination": at, "type": "bind", "source": source, "options": options })
+}
+
+/// At the start: the namespace of the process `pid` of another container, which runs. With the shared memory goes
+/// what is mounted for it, which is at `shm` of the host.
+pub fn join(config: &mut Value, kind: &str, pid: i32, shm: Option<&str>) {
     let path = format!("/proc/{pid}/ns/{kind}");
     share(config, kind);
     if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
         namespaces.push(json!({ "type": kind, "path": path }));
     }
-    if kind != "ipc" {
-        return;
-    }
-    for mount in config["mounts"].as_array_mut().into_iter().flatten() {
-        if mount["destination"] == "/dev/shm" {
-            let source = format!("/proc/{pid}/root/dev/shm");
-            let mut options = strings(&mount["options"]);
-            options.retain(|option| ["nosuid", "noexec", "nodev"].contains(&option.as_str()));
-            options.push("rbind".to_owned());
-            *mount = json!({ "destination": "/dev/shm", "type": "bind", "source": source, "options": options });
+    if let Some(shm) = shm {
+        for mount in config["mounts"].as_array_mut().into_iter().flatten() {
+            if mount["destination"] == "/dev/shm" {
+                *mount = shared_memory("/dev/shm", shm);
+            }
         }
     }
 }
@@ -141,12 +148,12 @@ mod tests {
             "linux": { "namespaces": [{ "type": "pid" }, { "type": "ipc" }] },
             "mounts": [{ "destination": "/dev/shm", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "size=1"] }],
         });
-        join(&mut config, "ipc", 7);
+        join(&mut config, "ipc", 7, Some("/x"));
         assert_eq!(
             config,
             json!({
                 "linux": { "namespaces": [{ "type": "pid" }, { "type": "ipc", "path": "/proc/7/ns/ipc" }] },
-                "mounts": [{ "destination": "/dev/shm", "type": "bind", "source": "/proc/7/root/dev/shm", "options": ["nosuid", "rbind"] }],
+                "mounts": [shared_memory("/dev/shm", "/x")],
             })
         );
     }

@@ -39,8 +39,12 @@ pub struct Security {
 impl Security {
     /// Reads what is named: devices and a seccomp profile.
     pub fn apply(&self, config: &mut Value) -> Result<()> {
+        // More than sc itself may have it cannot give.
+        let own = caps::read(None, caps::CapSet::Bounding).context("capabilities")?;
         let all = caps::runtime::thread_all_supported();
-        let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+        let has = |cap: &&caps::Capability| has_user_namespace(config) || own.contains(*cap);
+        let mut all: Vec<String> = all.iter().filter(has).map(ToString::to_string).collect();
+        all.sort();
         match self.privileged {
             true => unconfine(config, &all),
             false => self.capabilities(config, &all)?,
@@ -75,7 +79,10 @@ impl Security {
                 false => format!("CAP_{upper}"),
             };
             let known = full == "ALL" || all.contains(&full);
-            ensure!(known, "{option} {typed}: no capability of this kernel");
+            ensure!(
+                known,
+                "{option} {typed}: no capability of this kernel, or one that sc itself may not have"
+            );
             Ok(full)
         };
         const SETS: [&str; 5] = [
@@ -307,7 +314,7 @@ mod tests {
         let refused = applied(&["--cap-add", "nosuch"]).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "--cap-add nosuch: no capability of this kernel"
+            "--cap-add nosuch: no capability of this kernel, or one that sc itself may not have"
         );
     }
 

@@ -88,8 +88,24 @@ impl Unpack {
             &self.image,
             &self.platform.clone().unwrap_or_else(Platform::host),
         )?;
+        self.check_platform(&image)?;
         self.bundle(&store, &image, &ids)
             .with_context(|| format!("unpack {} into {}", self.image, self.bundle.display()))
+    }
+
+    /// An image for one platform is found whatever is asked for.
+    fn check_platform(&self, image: &Image) -> Result<()> {
+        let Some(wanted) = &self.platform else {
+            return Ok(());
+        };
+        let config = &image.config;
+        let has = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
+        ensure!(
+            wanted.rank(&has).is_some(),
+            "image with reference {} was found but its platform ({has}) does not match the specified platform ({wanted})",
+            self.image
+        );
+        Ok(())
     }
 
     fn bundle(&self, store: &Store, image: &Image, ids: &Ids) -> Result<()> {
