@@ -63,6 +63,10 @@ impl Security {
             device(config, typed).with_context(|| format!("--device {typed:?}"))?;
         }
         for typed in &self.device_cgroup_rule {
+            ensure!(
+                !has_user_namespace(config),
+                "--device-cgroup-rule: without root there is no cgroup for devices, only the permissions of their files"
+            );
             let rule =
                 device_rule(typed).with_context(|| format!("--device-cgroup-rule {typed:?}"))?;
             allow(config, rule);
