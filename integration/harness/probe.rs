@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,12 @@ pub fn main(args: &[String]) -> ! {
                     .and_then(|mut stream| stream.write_all(text.as_bytes())),
             )
         }
+        // probe tell SOCKET TEXT: one datagram.
+        ["tell", socket, text] => report(
+            UnixDatagram::unbound()
+                .and_then(|datagram| datagram.send_to(text.as_bytes(), socket))
+                .map(drop),
+        ),
         ["queue", key] => report(kernel::make_message_queue(key.parse().unwrap()).map(drop)),
         // probe key-label: the security label of the session keyring.
         ["key-label"] => {

@@ -15,6 +15,8 @@ mod archives;
 mod bundles;
 mod hostile;
 mod layout;
+mod lists;
+mod lives;
 mod place;
 mod rootless;
 mod sc;
@@ -23,6 +25,8 @@ mod sc_options;
 mod sc_rootless;
 mod sc_volumes;
 mod store;
+mod storm;
+mod streams;
 mod unpacking;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -42,6 +46,10 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("sc_options", sc_options::TESTS),
     ("sc_rootless", sc_rootless::TESTS),
     ("sc_volumes", sc_volumes::TESTS),
+    ("lives", lives::TESTS),
+    ("streams", streams::TESTS),
+    ("lists", lists::TESTS),
+    ("storm", storm::TESTS),
 ];
 
 fn main() -> ExitCode {
@@ -66,12 +74,8 @@ fn main() -> ExitCode {
 }
 
 fn run(test: &Test) -> Result<Completion, Failed> {
-    if let Some(missing) = test
-        .needs
-        .iter()
-        .find(|name| place::program(name).is_none())
-    {
-        return Ok(Completion::ignored_with(format!("no program {missing}")));
+    if let Some(missing) = test.needs.iter().find_map(|name| place::missing(name)) {
+        return Ok(Completion::ignored_with(missing));
     }
     let place = Place::new().map_err(|e| format!("{e:#}"))?;
     match catch_unwind(AssertUnwindSafe(|| (test.body)(&place))) {

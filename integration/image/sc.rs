@@ -58,7 +58,7 @@ pub fn refused(place: &Place, args: &[&str], status: i32) -> Result<String> {
 pub fn with_image(place: &Place) -> Result<()> {
     place.sh("mkdir -p r/bin r/etc r/tmp
          cp $(command -v busybox) r/bin/busybox
-         for name in sh true echo cat id sleep pwd ls touch rm mkdir chown grep mount df ps stat head; do ln -s busybox r/bin/$name; done
+         for name in sh true echo cat id sleep pwd ls touch stty seq head grep test kill ps rm mkdir chown mount df stat; do ln -s busybox r/bin/$name; done
          echo joe:x:7:8::/:/bin/sh >r/etc/passwd
          tar -C r -cf busybox.tar .")?;
     ok(place, &["import", "busybox.tar", "busybox"]).map(drop)
@@ -67,13 +67,30 @@ pub fn with_image(place: &Place) -> Result<()> {
 /// Neither container nor mount nor process is left.
 pub fn assert_nothing(place: &Place) -> Result<()> {
     ensure!(ok(place, &["ps", "-aq"])?.is_empty(), "containers are left");
-    for dir in ["containers", "run"] {
+    for dir in ["containers", "names", "run"] {
         let left = fs::read_dir(place.store.join(dir))?.count();
         ensure!(left == 0, "{left} left in {dir}");
     }
+    assert_no_cgroup(place)?;
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let below = place.store.display().to_string();
     ensure!(!mounts.contains(&below), "a mount is left");
+    Ok(())
+}
+
+/// Of no container that ever was here.
+fn assert_no_cgroup(place: &Place) -> Result<()> {
+    let Some(mount) = simplecontainer::engine::now::cgroup_mount() else {
+        return Ok(());
+    };
+    let events = fs::read_to_string(place.store.join("events")).unwrap_or_default();
+    for line in events.lines() {
+        let event: serde_json::Value = serde_json::from_str(line)?;
+        let id = event["Actor"]["ID"].as_str().unwrap_or_default();
+        if event["Type"] == "container" {
+            ensure!(!mount.join(id).exists(), "the cgroup of {id} is left");
+        }
+    }
     Ok(())
 }
 
@@ -249,7 +266,8 @@ fn a_killed_monitor_leaves_nothing_that_rm_cannot_clear(place: &Place) -> Result
     let status = ok(place, &["ps"])?;
     ensure!(status.contains(" Up "), "it runs on: {status}");
     ok(place, &["stop", "-t", "0", "orphan"])?;
-    ensure!(ok(place, &["ps", "-a"])?.contains("Exited (unknown)"));
+    // Its corpse may have told, where nobody took it away.
+    ensure!(ok(place, &["ps", "-a"])?.contains("Exited ("));
     ok(place, &["start", "orphan"])?;
     ensure!(ok(place, &["ps"])?.contains(" Up "));
     ok(place, &["rm", "-f", "orphan"])?;

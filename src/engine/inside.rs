@@ -1,8 +1,8 @@
 //! What is at a path of a container? Resolved by the kernel inside its root (openat2(2), RESOLVE_IN_ROOT), and a
 //! descriptor from then on: no link of the container leads out of it, whoever changes it meanwhile.
 
-use super::commands::stop;
 use super::mounts::{Mount, Source};
+use super::now;
 use super::record::{Home, Record};
 use super::rootfs::Rootfs;
 use super::volumes;
@@ -56,7 +56,7 @@ impl AsFd for Root {
 /// The root that a container's processes see; where none runs, what they would see. Changes this process's
 /// namespaces and working directory.
 pub fn root(home: &Home, record: &Record) -> Result<Root> {
-    if let Some(init) = stop::init(home, record)? {
+    if let Some(init) = now::alive(record)? {
         return of_running(init.as_fd(), record);
     }
     let Some(lock) = home.try_monitor(&record.id)? else {

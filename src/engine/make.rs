@@ -8,11 +8,12 @@ use super::programs;
 use super::record::{Home, Record, short};
 use super::rootless;
 use super::volumes::Hold;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -26,6 +27,8 @@ pub struct Make {
     pub lifecycle: lifecycle::Lifecycle,
     #[command(flatten)]
     limits: limits::Limits,
+    #[command(flatten)]
+    cgroup: limits::Cgroup,
     #[command(flatten)]
     mounts: mounts::Mounts,
     #[command(flatten)]
@@ -45,17 +48,17 @@ pub struct Make {
 }
 
 impl Make {
-    /// The container's record and directory, with its bundle. What is not here is fetched first: not while others
-    /// wait for the lock of containers.
-    pub fn make(&self, home: &Home) -> Result<Record> {
+    /// The container's record and directory, with its bundle; `detached`: nobody will be there at its start. What is
+    /// not here is fetched first, while nothing is locked.
+    pub fn make(&self, home: &Home, detached: bool) -> Result<Record> {
         let (image, command) = self.words()?;
         let Some(image) = image else {
-            return self.attempt(home, None, command);
+            return self.attempt(home, None, command, detached);
         };
         if self.image.pull == When::Always {
             self.image.pull(&home.root, image)?;
         }
-        match self.attempt(home, Some(image), command) {
+        match self.attempt(home, Some(image), command, detached) {
             Err(e) if e.is::<Missing>() => {}
             made => return made,
         }
@@ -64,33 +67,42 @@ impl Make {
                 "no image {image} here: `sc pull {image}` fetches it, `sc load` takes it from a file"
             );
         }
-        let quoted = super::cli::printable(image);
+        let quoted = crate::show::printable(image);
         eprintln!("Unable to find image '{quoted}' locally");
         let pulled = self.image.pull(&home.root, image);
         pulled.with_context(|| format!("no image {image} here, and it cannot be pulled"))?;
-        self.attempt(home, Some(image), command)
+        self.attempt(home, Some(image), command, detached)
     }
 
-    fn attempt(&self, home: &Home, image: Option<&str>, command: &[String]) -> Result<Record> {
+    fn attempt(
+        &self,
+        home: &Home,
+        image: Option<&str>,
+        command: &[String],
+        detached: bool,
+    ) -> Result<Record> {
         let wishes = self.wishes()?;
-        let record = Record {
-            name: self.lifecycle.name.clone(),
+        let mut record = Record {
             image: image.unwrap_or_default().to_owned(),
-            labels: self.lifecycle.labels()?,
             terminal: self.process.tty,
             interactive: self.process.interactive,
-            remove: self.lifecycle.rm,
+            stdin_once: self.process.interactive && !detached,
             network: self.network.name().to_owned(),
             runtime: self.runtime()?,
-            systemd_cgroup: self.limits.systemd_cgroup,
+            systemd_cgroup: self.cgroup.systemd_cgroup,
             ..Record::default()
         };
+        self.lifecycle.note(&mut record)?;
+        let cidfile = self.cidfile()?;
         // Held until the record names what is made.
         let mut hold = None;
-        let made = home.create(record, |dir, record| {
+        let record = home.create(record, |dir, record| {
             let (mut config, volumes) = match image {
                 Some(image) => self.unpack(home, image, command, dir, record)?,
-                None => (self.adopt(command, dir)?, Vec::new()),
+                None => {
+                    record.health = self.lifecycle.health(None)?;
+                    (self.adopt(command, dir)?, Vec::new())
+                }
             };
             self.complete(&mut config, wishes, dir, record, image.is_some())?;
             record.joins = self.namespaces.apply(&mut config, home)?;
@@ -106,13 +118,28 @@ impl Make {
             record.command = words
                 .filter_map(|word| Some(word.as_str()?.to_owned()))
                 .collect();
+            if self.lifecycle.init {
+                put_init_before(&mut config)?;
+            }
             let text = serde_json::to_vec_pretty(&config)?;
             Ok(fs::write(dir.join("bundle/config.json"), text)?)
         })?;
         if let Some(hold) = hold {
             hold.keep();
         }
-        Ok(made)
+        if let Some(mut file) = cidfile {
+            file.write_all(record.id.as_bytes()).context("--cidfile")?;
+        }
+        Ok(record)
+    }
+
+    fn cidfile(&self) -> Result<Option<File>> {
+        let Some(path) = &self.lifecycle.cidfile else {
+            return Ok(None);
+        };
+        let new = File::create_new(path);
+        new.map(Some)
+            .with_context(|| format!("--cidfile {}", path.display()))
     }
 
     fn words(&self) -> Result<(Option<&str>, &[String])> {
@@ -157,6 +184,7 @@ impl Make {
             lowerdirs: Vec<PathBuf>,
             volumes: Vec<String>,
             rootless: bool,
+            healthcheck: Option<Value>,
         }
         let mut program = programs::image(&home.root);
         program
@@ -214,11 +242,12 @@ impl Make {
         record.lower = layers.lowerdirs;
         record.image_id = layers.id;
         record.rootless = layers.rootless;
+        record.health = self.lifecycle.health(layers.healthcheck.as_ref())?;
         let text = fs::read(dir.join("bundle/config.json"))?;
         let mut config: Value = serde_json::from_slice(&text)?;
         rootless::nest(&mut config);
-        if let Some(signal) = config["annotations"]["org.opencontainers.image.stopSignal"].as_str()
-        {
+        let said = config["annotations"]["org.opencontainers.image.stopSignal"].as_str();
+        if let (Some(signal), true) = (said, record.stop_signal.is_empty()) {
             record.stop_signal = signal.to_owned();
         }
         Ok((config, layers.volumes))
@@ -285,9 +314,28 @@ impl Make {
         }
         config::apply(config, &wishes)?;
         self.process.apply(config)?;
-        self.limits.apply(config, &record.id)?;
+        self.limits.apply(config)?;
+        self.cgroup.apply(config, &record.id);
         self.security.apply(config)
     }
+}
+
+/// `--init`: sc-init is process 1, and the program its child. Below /dev, where nothing of it stays in a layer.
+fn put_init_before(config: &mut Value) -> Result<()> {
+    const AT: &str = "/dev/sc-init";
+    let program = programs::find("sc-init");
+    ensure!(
+        program.is_absolute(),
+        "--init: sc-init is not beside sc: install it there"
+    );
+    config::add_mount(
+        config,
+        json!({ "destination": AT, "type": "bind", "source": program, "options": ["bind", "ro", "nosuid", "nodev", "rprivate"] }),
+    );
+    let words = config["process"]["args"].as_array_mut();
+    let words = words.context("config.json: process.args is missing")?;
+    words.splice(0..0, [json!(AT), json!("--")]);
+    Ok(())
 }
 
 /// /etc/hosts, /etc/hostname and /etc/resolv.conf: the host's where the network is.

@@ -31,12 +31,11 @@ pub enum View {
 }
 
 impl Rootfs {
-    /// The root that the container writes to; none for a bundle, which brings its own.
+    /// The root that the container writes to; none for a bundle, which brings its own. The container's directory is
+    /// the working directory from here on.
     pub fn mount(dir: &Path, record: &Record) -> Result<Option<Rootfs>> {
+        std::env::set_current_dir(dir).with_context(|| dir.display().to_string())?;
         if record.lower.is_empty() {
-            if record.rootless {
-                idmap::enter()?;
-            }
             return Ok(None);
         }
         enter(record)?;
@@ -55,6 +54,7 @@ impl Rootfs {
             !record.lower.is_empty(),
             "it was made from a bundle, which has no layers"
         );
+        std::env::set_current_dir(dir).with_context(|| dir.display().to_string())?;
         enter(record)?;
         let mut lower = layers(record);
         match view {
@@ -97,7 +97,6 @@ fn layers(record: &Record) -> Vec<String> {
 }
 
 fn overlay(dir: &Path, record: &Record, layers: &str) -> Result<Rootfs> {
-    std::env::set_current_dir(dir).with_context(|| dir.display().to_string())?;
     let at = dir.join("bundle/rootfs");
     let options = match record.rootless {
         true => format!("{layers},userxattr"),

@@ -6,7 +6,7 @@
 use super::config::ImageConfig;
 use super::layer;
 use super::seccomp;
-use super::users::{self, User};
+use crate::users::{self, User};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

@@ -28,4 +28,3 @@ pub mod show;
 pub mod store;
 pub mod tape;
 pub mod unpack;
-pub mod users;

@@ -1,9 +1,11 @@
 //! `commit`: what a container changed, as a layer on top of its image.
 
 use super::diff;
-use crate::engine::cli::{Global, printable};
-use crate::engine::programs::{self, Now};
+use crate::engine::cli::Global;
+use crate::engine::now::{self, Now};
+use crate::engine::programs;
 use crate::engine::record::{Home, Record};
+use crate::show::printable;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::process::Stdio;
@@ -39,7 +41,7 @@ impl Commit {
             "{}: it was made from a bundle, which has no layers",
             record.name
         );
-        let running = programs::now(&home, &record)? == Now::Running;
+        let running = now::now(&home, &record)? == Now::Running;
         let mut paused = false;
         if running && self.pause != Some(false) {
             match programs::call(&home, &record, &["pause", &record.id]) {

@@ -15,7 +15,7 @@ pub struct Create {
 
 impl Create {
     pub fn run(&self, global: &Global) -> Result<u8> {
-        println!("{}", self.make.make(&global.home()?)?.id);
+        println!("{}", self.make.make(&global.home()?, false)?.id);
         Ok(0)
     }
 }

@@ -1,9 +1,10 @@
 //! `diff`: what did a container change of its image's files? Its own layer, compared with those below.
 
-use crate::engine::cli::{Global, printable};
+use crate::engine::cli::Global;
 use crate::engine::inside;
 use crate::engine::record::{Home, Record};
 use crate::engine::rootfs::{Rootfs, View};
+use crate::show::printable;
 use crate::sys::xattr;
 use anyhow::{Context, Result};
 use clap::Args;

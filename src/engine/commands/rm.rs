@@ -1,11 +1,9 @@
 //! `rm`: forget a container, and clear away what a killed sc left of it.
 
-use super::stop;
 use crate::engine::cli::Global;
-use crate::engine::programs;
-use crate::engine::record::{Home, Record};
+use crate::engine::control;
 use crate::engine::volumes;
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
 
 /// Remove containers
@@ -27,23 +25,11 @@ impl Rm {
         let home = global.home()?;
         super::every(&self.containers, |name| {
             let record = home.find(name)?;
-            remove(&home, &record, self.force)?;
+            control::remove(&home, &record, self.force)?;
             match self.volumes {
                 true => volumes::remove_anonymous(&home, &record),
                 false => Ok(()),
             }
         })
     }
-}
-
-fn remove(home: &Home, record: &Record, force: bool) -> Result<()> {
-    ensure!(
-        force || !programs::now(home, record)?.is_alive(),
-        "container {} is running: `sc stop {0}` first, or `sc rm -f {0}`",
-        record.name
-    );
-    stop::end(home, record)?;
-    // With a monitor, it is done already, and with --rm there is nothing left at all.
-    programs::call(home, record, &["delete", "--force", &record.id])?;
-    home.remove(&record.id)
 }

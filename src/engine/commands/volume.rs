@@ -1,8 +1,9 @@
 //! `volume`: files that outlive containers, by name.
 
-use crate::engine::cli::{Global, printable};
+use crate::engine::cli::Global;
 use crate::engine::record::Home;
 use crate::engine::volumes::{self, Hold, Volume};
+use crate::show::printable;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};

@@ -40,12 +40,11 @@ pub struct Limits {
     /// Its part of busy disks, 10 to 1000
     #[arg(long, value_name = "NUMBER")]
     blkio_weight: Option<u16>,
-    /// How readily it is killed when memory is short, -1000 to 1000
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
-    oom_score_adj: Option<i32>,
-    /// A limit of each process: NAME=SOFT[:HARD], -1 for none
-    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
-    ulimit: Vec<String>,
+}
+
+/// Where the limits are kept.
+#[derive(Debug, Default, Args)]
+pub struct Cgroup {
     /// The cgroup that its cgroup is made in
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,
@@ -55,8 +54,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Pure; `id` is the container's.
-    pub fn apply(&self, config: &mut Value, id: &str) -> Result<()> {
+    /// Also of a container that is there.
+    pub fn apply(&self, config: &mut Value) -> Result<()> {
         let resources = &mut config["linux"]["resources"];
         self.memory(resources)?;
         self.processors(resources)?;
@@ -73,17 +72,6 @@ impl Limits {
                 resources["blockIO"] = json!({ "weight": weight });
             }
         }
-        if let Some(score) = self.oom_score_adj {
-            ensure!(
-                (-1000..=1000).contains(&score),
-                "--oom-score-adj {score}: from -1000 to 1000"
-            );
-            config["process"]["oomScoreAdj"] = json!(score);
-        }
-        for typed in &self.ulimit {
-            ulimit(config, typed).with_context(|| format!("--ulimit {typed:?}"))?;
-        }
-        self.cgroup(config, id);
         Ok(())
     }
 
@@ -147,9 +135,11 @@ impl Limits {
         }
         Ok(())
     }
+}
 
+impl Cgroup {
     /// cgroup v2 path, or slice:prefix:name for systemd.
-    fn cgroup(&self, config: &mut Value, id: &str) {
+    pub fn apply(&self, config: &mut Value, id: &str) {
         let parent = self.cgroup_parent.as_deref();
         let path = match (self.systemd_cgroup, parent) {
             (true, parent) => format!("{}:sc:{id}", parent.unwrap_or_default()),
@@ -158,57 +148,6 @@ impl Limits {
         };
         config["linux"]["cgroupsPath"] = json!(path);
     }
-}
-
-/// setrlimit(2)'s names, in docker's spelling.
-const ULIMITS: [&str; 16] = [
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
-
-fn ulimit(config: &mut Value, typed: &str) -> Result<()> {
-    let (name, limits) = typed.split_once('=').context("write NAME=SOFT[:HARD]")?;
-    ensure!(
-        ULIMITS.contains(&name),
-        "invalid ulimit type: {name}; known are {}",
-        ULIMITS.join(", ")
-    );
-    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-    let number = |text: &str| match text {
-        // RLIM_INFINITY
-        "-1" | "unlimited" => Ok(u64::MAX),
-        text => text
-            .parse::<u64>()
-            .with_context(|| format!("{text:?} is not a number")),
-    };
-    let (soft, hard) = (number(soft)?, number(hard)?);
-    ensure!(
-        soft <= hard,
-        "ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
-    );
-    let kind = format!("RLIMIT_{}", name.to_ascii_uppercase());
-    let mut rlimits = config["process"]["rlimits"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    rlimits.retain(|other| other["type"] != kind);
-    rlimits.push(json!({ "type": kind, "soft": soft, "hard": hard }));
-    config["process"]["rlimits"] = json!(rlimits);
-    Ok(())
 }
 
 /// `c 1:3 rwm`, as the kernel's documentation of cgroup v1 writes it.
@@ -260,12 +199,15 @@ mod tests {
     struct Typed {
         #[command(flatten)]
         limits: Limits,
+        #[command(flatten)]
+        cgroup: Cgroup,
     }
 
     fn applied(args: &[&str]) -> Result<Value> {
         let mut config = json!({ "process": {}, "linux": { "resources": {} } });
         let typed = Typed::try_parse_from([&["x"], args].concat())?;
-        typed.limits.apply(&mut config, "ID")?;
+        typed.limits.apply(&mut config)?;
+        typed.cgroup.apply(&mut config, "ID");
         Ok(config)
     }
 
@@ -324,31 +266,9 @@ mod tests {
                 &["--blkio-weight", "5"],
                 "range of blkio weight is from 10 to 1000",
             ),
-            (&["--ulimit", "x=1"], "--ulimit \"x=1\""),
-            (&["--ulimit", "core=2:1"], "--ulimit \"core=2:1\""),
         ] {
             assert_eq!(applied(args).unwrap_err().to_string(), expected, "{args:?}");
         }
-    }
-
-    #[test]
-    fn a_ulimit_replaces_what_the_image_had() {
-        let config = applied(&[
-            "--ulimit",
-            "nofile=10:20",
-            "--ulimit",
-            "nofile=30",
-            "--ulimit",
-            "core=-1",
-        ])
-        .unwrap();
-        assert_eq!(
-            config["process"]["rlimits"],
-            json!([
-                { "type": "RLIMIT_NOFILE", "soft": 30, "hard": 30 },
-                { "type": "RLIMIT_CORE", "soft": u64::MAX, "hard": u64::MAX },
-            ])
-        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The options that `create` and `run` share, a group a file. Each says what it wishes of config.json.
 
+pub mod attach;
 pub mod image;
 pub mod lifecycle;
 pub mod limits;

@@ -14,8 +14,8 @@ use crate::image::store::layers::{open_dir, remove_tree};
 use crate::image::store::{Image, Store};
 use crate::image::unpack::below::Below;
 use crate::image::unpack::{self, Options, Unpacker, tree};
-use crate::image::users;
 use crate::sys::file;
+use crate::users;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::json;
@@ -188,6 +188,7 @@ impl Unpack {
             "cwd": made.cwd,
             "volumes": made.volumes,
             "rootless": !ids.privileged,
+            "healthcheck": image.config.config.healthcheck,
         });
         Ok(format!("{result}\n"))
     }

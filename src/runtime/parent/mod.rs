@@ -183,6 +183,9 @@ impl Effects {
         // killed here; and only of a cgroup that is ours to kill.
         self.record.phase = Phase::Creating;
         self.claim.save(&self.record)?;
+        if self.record.notify {
+            self.claim.make_notify_directory()?;
+        }
         if plan.parent.unit.is_none() {
             self.make_cgroup(plan, cgroup_mount)?;
         }

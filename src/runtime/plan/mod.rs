@@ -27,6 +27,7 @@ pub mod exec;
 pub mod hooks;
 pub mod mounts;
 pub mod namespaces;
+pub mod notify;
 mod paths;
 pub mod process;
 pub mod resources;
@@ -74,6 +75,9 @@ pub struct Ask {
     pub systemd_cgroup: bool,
     /// `$LISTEN_FDS` of the caller: handed on with `LISTEN_PID=1`.
     pub listen_fds: Option<u32>,
+    /// Directory of the host for the socket through which the program tells the caller's
+    /// `$NOTIFY_SOCKET` that it is ready.
+    pub notify: Option<PathBuf>,
     pub host: Host,
 }
 
