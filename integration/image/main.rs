@@ -21,6 +21,10 @@ mod lives;
 mod place;
 mod rootless;
 mod sc;
+mod sc_files;
+mod sc_options;
+mod sc_rootless;
+mod sc_volumes;
 mod store;
 mod storm;
 mod streams;
@@ -40,6 +44,10 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("bundles", bundles::TESTS),
     ("rootless", rootless::TESTS),
     ("sc", sc::TESTS),
+    ("sc_files", sc_files::TESTS),
+    ("sc_options", sc_options::TESTS),
+    ("sc_rootless", sc_rootless::TESTS),
+    ("sc_volumes", sc_volumes::TESTS),
     ("lives", lives::TESTS),
     ("streams", streams::TESTS),
     ("lists", lists::TESTS),

@@ -6,6 +6,7 @@
 use super::commands::*;
 use super::programs;
 use super::record::Home;
+use super::rootless;
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -74,6 +75,12 @@ enum Verb {
     Ps(ps::Ps),
     Logs(logs::Logs),
     Inspect(inspect::Inspect),
+    Cp(cp::Cp),
+    Diff(diff::Diff),
+    Commit(commit::Commit),
+    Export(export::Export),
+    #[command(visible_alias = "volumes")]
+    Volume(volume::Volumes),
     Top(top::Top),
     Stats(stats::Stats),
     Events(events::Events),
@@ -98,6 +105,8 @@ enum Verb {
     Tag(Rest),
     /// Remove images
     Rmi(Rest),
+    /// Run a command in the user namespace of an ordinary user's containers, where all their files are root's
+    Unshare(Rest),
     /// Print what makes a shell complete `sc`: eval "$(sc completion bash)"
     Completion {
         #[arg(value_name = "SHELL")]
@@ -132,6 +141,11 @@ impl Verb {
             Verb::Ps(verb) => verb.run(global),
             Verb::Logs(verb) => verb.run(global),
             Verb::Inspect(verb) => verb.run(global),
+            Verb::Cp(verb) => verb.run(global),
+            Verb::Diff(verb) => verb.run(global),
+            Verb::Commit(verb) => verb.run(global),
+            Verb::Export(verb) => verb.run(global),
+            Verb::Volume(verb) => verb.run(global),
             Verb::Top(verb) => verb.run(global),
             Verb::Stats(verb) => verb.run(global),
             Verb::Events(verb) => verb.run(global),
@@ -147,6 +161,7 @@ impl Verb {
             Verb::Save(rest) => programs::become_image(global, Some("save"), &rest.args),
             Verb::Tag(rest) => programs::become_image(global, Some("tag"), &rest.args),
             Verb::Rmi(rest) => programs::become_image(global, Some("rm"), &rest.args),
+            Verb::Unshare(rest) => rootless::unshare(&rest.args),
             Verb::Completion { shell } => {
                 let mut text = Vec::new();
                 clap_complete::generate(*shell, &mut Typed::command(), "sc", &mut text);

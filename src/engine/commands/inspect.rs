@@ -3,6 +3,7 @@
 use crate::engine::cli::{Global, tell};
 use crate::engine::log;
 use crate::engine::now::{self, Now};
+use crate::engine::options::mounts::described;
 use crate::engine::programs;
 use crate::engine::record::{Home, Record, Restart};
 use crate::engine::template::Template;
@@ -149,7 +150,7 @@ pub fn describe(home: &Home, record: &Record) -> Result<Value> {
             "ReadonlyRootfs": config["root"]["readonly"].as_bool().unwrap_or(false),
             "Resources": config["linux"]["resources"],
         },
-        "Mounts": config["mounts"],
+        "Mounts": described(home, &record.mounts),
         "LogPath": log::rotated(&dir.join("log.json"), 0),
         "Bundle": dir.join("bundle"),
     });

@@ -7,15 +7,18 @@
 
 mod clients;
 mod health;
-mod overlay;
 mod stdio;
 
 use super::cli::WithStatus;
 use super::events::{self, Event};
+use super::inside;
 use super::log::Log;
 use super::now;
+use super::options::namespaces;
 use super::programs;
-use super::record::{Health, Home, Process, Record};
+use super::record::{Health, Home, Join, Process, Record, short};
+use super::rootfs::Rootfs;
+use super::volumes;
 use super::wire::{LONGEST, ToClient, ToMonitor};
 use crate::clock;
 use crate::signal;
@@ -29,10 +32,11 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, read, write};
-use overlay::Overlay;
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use stdio::Ours;
@@ -88,7 +92,7 @@ struct Monitor {
     clients: Clients,
     signals: SignalFd,
     log: Log,
-    mounted: Option<Overlay>,
+    mounted: Option<Rootfs>,
     run: Option<Run>,
     /// Rows and columns of the terminal.
     size: Option<(u16, u16)>,
@@ -125,7 +129,10 @@ impl Monitor {
         process::set_child_subreaper()?;
         let signals = listen()?;
         let dir = home.dir(id);
-        let mounted = Overlay::mount(&dir, &record)?;
+        let mounted = Rootfs::mount(&dir, &record)?;
+        if let Some(rootfs) = &mounted {
+            volumes::fill(home, &record, rootfs.path())?;
+        }
         Ok(Monitor {
             home: home.clone(),
             id: id.to_owned(),
@@ -191,6 +198,7 @@ impl Monitor {
     /// Makes and starts the container.
     fn begin(&mut self) -> Result<()> {
         self.hear();
+        self.join()?;
         let mut pair = stdio::open(&self.record)?;
         let theirs = std::mem::replace(
             &mut pair.theirs,
@@ -260,6 +268,42 @@ impl Monitor {
         let record = self.home.change(&self.id, change)?;
         self.record = record.context("the container is gone")?;
         Ok(self.record.clone())
+    }
+
+    /// Namespaces of other containers, which may have others than at the last start.
+    fn join(&self) -> Result<()> {
+        if self.record.joins.is_empty() {
+            return Ok(());
+        }
+        let dir = self.home.dir(&self.id);
+        let path = dir.join("bundle/config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path)?)?;
+        for Join { kind, id } in &self.record.joins {
+            let other = self.home.load(id)?;
+            let process = match &other {
+                Some(other) if now::alive(other)?.is_some() => other.process.as_ref(),
+                _ => None,
+            };
+            let pid = process.map(|process| process.pid).with_context(|| {
+                format!(
+                    "cannot join the {kind} namespace of container {}: it does not run",
+                    short(id)
+                )
+            })?;
+            let shm = match kind.as_str() {
+                "ipc" => inside::borrow_mount(pid, Path::new("/dev/shm"), &dir.join("shm"))?,
+                _ => None,
+            };
+            namespaces::join(
+                &mut config,
+                kind,
+                pid,
+                shm.as_deref().and_then(Path::to_str),
+            );
+        }
+        let new = path.with_extension("new");
+        fs::write(&new, serde_json::to_vec_pretty(&config)?)?;
+        Ok(fs::rename(&new, &path)?)
     }
 
     fn create(&self, stdio: [Stdio; 3], terminal: bool) -> Result<()> {
@@ -660,7 +704,8 @@ impl Monitor {
         let _ = fs::remove_file("attach");
         if self.record.remove && !self.record.removing {
             // What cannot be removed stays to be looked at.
-            let _ = self.home.remove(&self.id);
+            let gone = self.home.remove(&self.id);
+            let _ = gone.and_then(|()| volumes::remove_anonymous(&self.home, &self.record));
         }
         // Released before it is said: who hears it may start it again at once.
         drop(self.lock);
