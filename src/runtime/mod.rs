@@ -15,12 +15,11 @@
 
 pub mod cgroup;
 pub mod cli;
-pub use crate::clock;
+pub use crate::{clock, duration, pid, signal};
 pub mod commands;
 pub mod config;
 pub mod container;
 pub mod dbus;
-pub mod duration;
 pub mod handshake;
 pub mod hooks;
 pub mod host;
@@ -29,9 +28,7 @@ pub mod log;
 pub mod lsm;
 pub mod notify;
 pub mod parent;
-pub mod pid;
 pub mod plan;
-pub mod signal;
 pub mod size;
 pub mod state;
 pub mod stats;

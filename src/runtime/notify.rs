@@ -6,26 +6,22 @@
 //! process as `MAINPID`: what else a container says is no matter of the host's service manager.
 
 use crate::runtime::log;
+use crate::runtime::plan::notify::SOCKET;
 use crate::sys::{self, Call};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use oci_spec::runtime::Mount;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::Path;
 use std::time::Duration;
 
 /// In the container's state directory.
 pub const DIRECTORY: &str = "notify";
-const SOCKET: &str = "notify.sock";
-/// Where the container sees that directory: runc's place.
-const INSIDE: &str = "/run/notify";
 
 /// How long the service manager may take to hear who speaks (sd_notify_barrier(3): systemd-notify's).
 const BARRIER: Duration = Duration::from_secs(5);
@@ -38,23 +34,6 @@ pub fn asked() -> Option<OsString> {
     std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
 }
 
-/// The variable that the container's program is given.
-pub fn variable() -> String {
-    format!("NOTIFY_SOCKET={INSIDE}/{SOCKET}")
-}
-
-/// What shows `directory` to the container: to find a socket in, not to keep anything there.
-pub fn mount(directory: &Path) -> Mount {
-    let options = ["bind", "nosuid", "noexec", "nodev", "ro"];
-    let mut mount = Mount::default();
-    mount
-        .set_destination(INSIDE.into())
-        .set_typ(Some("bind".to_owned()))
-        .set_source(Some(directory.to_owned()))
-        .set_options(Some(options.map(str::to_owned).to_vec()));
-    mount
-}
-
 /// The socket of a container that is about to be started.
 pub struct Proxy {
     inside: UnixDatagram,
@@ -62,7 +41,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Makes it in the container's state directory `dir`, which has the directory of [`mount`].
+    /// Makes it in the container's state directory `dir`, which has [`DIRECTORY`].
     pub fn new(dir: BorrowedFd, manager: &OsString) -> Result<Proxy> {
         // The way through the descriptor is short: an address has no room for a long one (unix(7)).
         let place = format!("/proc/self/fd/{}/{DIRECTORY}/{SOCKET}", dir.as_raw_fd());
@@ -148,6 +127,7 @@ fn is_ready(message: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     #[test]
     fn ready_is_a_line_of_its_own() {

@@ -2,9 +2,8 @@
 
 use super::{
     Ask, CgroupPlan, IdMap, Mount, MountKind, ParentPlan, Plan, ProcessPlan, hooks, mounts,
-    namespaces, process, resources, rootfs, scheduling, seccomp, sysctl, unit,
+    namespaces, notify, process, resources, rootfs, scheduling, seccomp, sysctl, unit,
 };
-use crate::runtime::notify;
 use anyhow::{Context, Result};
 use oci_spec::runtime::{Linux, Process, Spec};
 use std::borrow::Cow;

@@ -27,6 +27,7 @@ pub mod exec;
 pub mod hooks;
 pub mod mounts;
 pub mod namespaces;
+pub mod notify;
 mod paths;
 pub mod process;
 pub mod resources;

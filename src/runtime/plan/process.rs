@@ -4,8 +4,7 @@
 //! for a container's first process and for any other that joins it. What `linux` says about a
 //! process (personality, memory policy) is [`super::scheduling`]'s.
 
-use super::{Ask, Caps, ProcessPlan, Rlimit, scheduling};
-use crate::runtime::notify;
+use super::{Ask, Caps, ProcessPlan, Rlimit, notify, scheduling};
 use anyhow::{Result, anyhow, bail};
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, PosixRlimitType, Process};
 use std::collections::BTreeSet;
