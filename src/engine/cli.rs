@@ -93,6 +93,11 @@ enum Verb {
     Monitor {
         id: String,
     },
+    /// The process beside a network
+    #[command(hide = true)]
+    Resolver {
+        network: String,
+    },
 }
 
 impl Verb {
@@ -119,6 +124,7 @@ impl Verb {
             Verb::Tag(rest) => programs::become_image(global, Some("tag"), &rest.args),
             Verb::Rmi(rest) => programs::become_image(global, Some("rm"), &rest.args),
             Verb::Version => programs::versions(),
+            Verb::Resolver { network } => super::network::resolver::serve(&global.home()?, network),
             Verb::Monitor { id } => super::monitor::detached(&global.home()?, id),
         }
     }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// What `sc run` may change.
 #[derive(Debug, Default)]
@@ -158,13 +159,31 @@ fn strings(value: &Value) -> Vec<String> {
         .collect()
 }
 
+/// In a network namespace that is there before the container: sysctls of it only if it is the container's own.
+pub fn join_network(config: &mut Value, path: &Path, own: bool) {
+    share_network_sysctls(config, own);
+    let namespaces = config["linux"]["namespaces"].as_array_mut();
+    if let Some(namespaces) = namespaces {
+        namespaces.retain(|namespace| namespace["type"] != "network");
+        namespaces.push(json!({ "type": "network", "path": path }));
+    }
+    if own {
+        // docker's: ports below 1024 are nothing special in a network that has no other users.
+        config["linux"]["sysctl"]["net.ipv4.ip_unprivileged_port_start"] = json!("0");
+    }
+}
+
 /// Without a network namespace, sysctls of the network would be the host's.
 fn share_network(config: &mut Value) {
     if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
         namespaces.retain(|namespace| namespace["type"] != "network");
     }
+    share_network_sysctls(config, false);
+}
+
+fn share_network_sysctls(config: &mut Value, own: bool) {
     if let Some(sysctl) = config["linux"]["sysctl"].as_object_mut() {
-        sysctl.retain(|name, _| !name.starts_with("net."));
+        sysctl.retain(|name, _| own || !name.starts_with("net."));
     }
 }
 

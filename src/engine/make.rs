@@ -1,7 +1,7 @@
 //! How does what was typed to `create` and `run` become a container that is there and has not started?
 
 use super::config::{self, Wishes};
-use super::options::network::Kind;
+use super::network::wanted::Mode;
 use super::options::{lifecycle, limits, mounts, network, process, security};
 use super::programs;
 use super::record::{Home, Record, short};
@@ -49,7 +49,7 @@ impl Make {
             terminal: self.process.tty,
             interactive: self.process.interactive,
             remove: self.lifecycle.rm,
-            network: self.network.name().to_owned(),
+            networks: self.network.wanted(home, image.is_none())?,
             runtime: self.runtime()?,
             ..Record::default()
         };
@@ -58,7 +58,7 @@ impl Make {
                 Some(image) => self.unpack(home, image, command, dir, record)?,
                 None => self.adopt(command, dir)?,
             };
-            self.complete(&mut config, wishes, dir, record, image.is_some())?;
+            self.complete(&mut config, wishes, home, dir, record, image.is_some())?;
             let words = config["process"]["args"].as_array().into_iter().flatten();
             record.command = words
                 .filter_map(|word| Some(word.as_str()?.to_owned()))
@@ -93,7 +93,6 @@ impl Make {
         self.process.wish(&mut wishes)?;
         self.limits.wish(&mut wishes)?;
         self.mounts.wish(&mut wishes)?;
-        self.network.wish(&mut wishes);
         self.security.wish(&mut wishes);
         Ok(wishes)
     }
@@ -210,39 +209,42 @@ impl Make {
         &self,
         config: &mut Value,
         mut wishes: Wishes,
+        home: &Home,
         dir: &Path,
-        record: &Record,
+        record: &mut Record,
         image: bool,
     ) -> Result<()> {
+        wishes.host_network = record.networks.mode == Mode::Host;
         if image {
             let hostname = wishes
                 .hostname
                 .get_or_insert_with(|| short(&record.id).to_owned())
                 .clone();
-            identify(config, dir, &hostname, self.network.network)?;
+            let exposed = config["annotations"]["org.opencontainers.image.exposedPorts"].as_str();
+            (self.network).publish_exposed(&mut record.networks, exposed.unwrap_or_default())?;
+            record.networks.hostname = hostname.clone();
+            identify(config, home, dir, &record.networks.mode)?;
             wishes.env.insert(0, format!("HOSTNAME={hostname}"));
+        }
+        if record.networks.mode.is_prepared() {
+            config::join_network(config, &dir.join("netns"), record.networks.mode.is_own());
         }
         config::apply(config, &wishes)
     }
 }
 
-/// /etc/hosts, /etc/hostname and /etc/resolv.conf: the host's where the network is.
-fn identify(config: &mut Value, dir: &Path, hostname: &str, network: Kind) -> Result<()> {
-    let host = |path: &str| match network {
-        Kind::Host => fs::read_to_string(path).unwrap_or_default(),
-        Kind::None => String::new(),
+/// /etc/hosts, /etc/hostname and /etc/resolv.conf: files that are filled when the container starts, or those of the
+/// container whose network it shares.
+fn identify(config: &mut Value, home: &Home, dir: &Path, mode: &Mode) -> Result<()> {
+    let of = match mode {
+        Mode::Container(id) => home.dir(id),
+        _ => dir.to_owned(),
     };
-    let hosts = format!(
-        "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost\n{}",
-        host("/etc/hosts")
-    );
-    for (name, text) in [
-        ("hosts", hosts),
-        ("hostname", format!("{hostname}\n")),
-        ("resolv.conf", host("/etc/resolv.conf")),
-    ] {
-        let path = dir.join(name);
-        fs::write(&path, text)?;
+    for name in ["hosts", "hostname", "resolv.conf"] {
+        let path = of.join(name);
+        if of == dir {
+            fs::write(&path, "")?;
+        }
         config::add_mount(
             config,
             json!({ "destination": format!("/etc/{name}"), "type": "bind", "source": path, "options": ["bind", "rprivate"] }),

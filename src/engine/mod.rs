@@ -8,6 +8,7 @@
 //! - [`programs`]: sc-runtime and sc-image, and what they answer.
 //! - [`options`]: what `create` and `run` may be asked for; [`make`]: a container of that.
 //! - [`config`]: how options change a config.json; pure.
+//! - [`network`]: networks, addresses, ports, names.
 //! - [`monitor`]: the process beside a running container; [`log`], [`terminal`]: where output goes.
 //!
 //! The overlay of a container is mounted in a mount namespace of its monitor's own, which the container's
@@ -19,6 +20,7 @@ pub mod config;
 pub mod log;
 pub mod make;
 pub mod monitor;
+pub mod network;
 pub mod options;
 pub mod programs;
 pub mod record;

@@ -6,6 +6,7 @@
 
 use super::cli::WithStatus;
 use super::log::Stream;
+use super::network::live::Live;
 use super::programs;
 use super::record::{Home, Record};
 use super::terminal::Raw;
@@ -115,6 +116,7 @@ struct Monitor {
     _stdin: Option<OwnedFd>,
     signals: SignalFd,
     raw: Option<Raw>,
+    network: Option<Live>,
     mounted: Option<Overlay>,
 }
 
@@ -136,7 +138,9 @@ impl Monitor {
         process::set_child_subreaper()?;
         // From here on they are read, not died of; children begin with none blocked.
         let signals = listen(foreground)?;
+        let mut network = Live::start(home, &record)?;
         let mounted = Overlay::mount(&dir, &record)?;
+        network.place(&record)?;
         let stdio = open_stdio(&record, foreground)?;
         let console = dir.join("console");
         let listener = match record.terminal {
@@ -190,6 +194,7 @@ impl Monitor {
             _stdin: stdio.stdin,
             signals,
             raw,
+            network: Some(network),
             mounted,
         })
     }
@@ -215,6 +220,7 @@ impl Monitor {
             &self.record,
             &["delete", "--force", &self.record.id],
         );
+        self.network = None;
         self.mounted = None;
         if self.record.remove {
             self.home.remove(&self.record.id)?;

@@ -11,6 +11,7 @@
 //! All locks are flock(2), which death frees. Containers come and go under the lock of `ROOT/containers`, so a
 //! directory without a record is one whose maker or remover was killed: the next to come removes it.
 
+use super::network::wanted::Wanted;
 use crate::clock;
 use crate::sys::file;
 use anyhow::{Context, Result, bail, ensure};
@@ -34,7 +35,7 @@ pub struct Record {
     pub terminal: bool,
     pub interactive: bool,
     pub remove: bool,
-    pub network: String,
+    pub networks: Wanted,
     pub runtime: PathBuf,
     pub stop_signal: String,
     /// Layers that are shared, uppermost first; none with `--bundle`.
@@ -256,7 +257,7 @@ pub fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
-fn random() -> Result<[u8; 32]> {
+pub fn random() -> Result<[u8; 32]> {
     let mut bytes = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)

@@ -74,7 +74,7 @@ fn describe(home: &Home, name: &str) -> Result<Value> {
             "OpenStdin": record.interactive,
         },
         "HostConfig": {
-            "NetworkMode": record.network,
+            "NetworkMode": record.networks.name(),
             "AutoRemove": record.remove,
             "Runtime": record.runtime,
             "ReadonlyRootfs": config["root"]["readonly"].as_bool().unwrap_or(false),

@@ -106,7 +106,7 @@ fn as_json(record: &Record, now: &Now, id: &str) -> String {
         "Ports": "",
         "Names": record.name,
         "Labels": record.labels,
-        "Networks": record.network,
+        "Networks": record.networks.name(),
     })
     .to_string()
 }

@@ -1,0 +1,226 @@
+//! A container's network while it runs: made before the container, ended with it.
+
+use super::bridge;
+use super::claim::{Claims, Given};
+use super::link::{self, Namespace};
+use super::names;
+use super::reserve;
+use super::resolver;
+use super::rules;
+use super::user;
+use super::wanted::{Mode, Wanted};
+use crate::engine::programs;
+use crate::engine::record::{Home, Record};
+use crate::sys::mount;
+use crate::sys::netlink::Route;
+use anyhow::{Context, Result};
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sched::{CloneFlags, unshare};
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What the monitor holds. When it is dropped, all is gone; when the monitor is killed, the kernel removes the
+/// device with the container, and who comes next the rest.
+pub struct Live {
+    home: Home,
+    dir: PathBuf,
+    mode: Mode,
+    /// Until it is mounted.
+    namespace: Option<Namespace>,
+    is_mounted: bool,
+    /// Sockets that keep the host's programs from published ports, and each other's monitors.
+    reserved: Vec<OwnedFd>,
+    user: Option<user::Program>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+impl Live {
+    /// Makes the network of a container that is about to start, while this process still sees the host's mounts: the
+    /// resolver that it may start must not hold the container's.
+    pub fn start(home: &Home, record: &Record) -> Result<Live> {
+        let wanted = &record.networks;
+        let mut live = Live {
+            home: home.clone(),
+            dir: home.dir(&record.id),
+            mode: wanted.mode.clone(),
+            namespace: None,
+            is_mounted: false,
+            reserved: Vec::new(),
+            user: None,
+            notes: Vec::new(),
+        };
+        match &wanted.mode {
+            Mode::Bridge => {
+                let namespace = Namespace::new().context("a network namespace")?;
+                live.bridge(wanted, &namespace)?;
+                live.namespace = Some(namespace);
+            }
+            Mode::Container(id) => live.namespace = Some(of_container(home, id)?),
+            Mode::Namespace(path) => {
+                let path = path.to_str().context("--network ns:PATH")?;
+                live.namespace = Some(Namespace::open(path).context("--network ns:PATH")?);
+            }
+            Mode::None | Mode::Host | Mode::Bundle | Mode::User => {}
+        }
+        if matches!(wanted.mode, Mode::None | Mode::Host | Mode::Namespace(_)) {
+            names::write(&live.dir, wanted, &Given::default(), names::Servers::Hosts)?;
+        }
+        Ok(live)
+    }
+
+    /// Puts its namespace where config.json says: at `netns` in the container's directory, in the mount namespace that
+    /// this process has by now, so that only it and its children see it.
+    pub fn place(&mut self, record: &Record) -> Result<()> {
+        if record.networks.mode == Mode::User {
+            // Only now: it must be of the user namespace of the container's files.
+            self.namespace = Some(Namespace::new().context("a network namespace")?);
+        }
+        let Some(namespace) = self.namespace.take() else {
+            return Ok(());
+        };
+        self.mount(&namespace, record)?;
+        match record.networks.mode {
+            Mode::User => self.user(&record.networks, &namespace),
+            _ => Ok(()),
+        }
+    }
+
+    fn mount(&mut self, namespace: &Namespace, record: &Record) -> Result<()> {
+        // With layers, there is a mount namespace already.
+        if record.lower.is_empty() {
+            unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace")?;
+            mount::set_propagation(Path::new("/"), libc::MS_REC | libc::MS_SLAVE)?;
+        }
+        let path = self.dir.join("netns");
+        File::create(&path)?;
+        let source = format!("/proc/self/fd/{}", namespace.fd().as_raw_fd());
+        let none = None::<&str>;
+        nix::mount::mount(Some(source.as_str()), &path, none, MsFlags::MS_BIND, none)
+            .context("mount the network namespace")?;
+        self.is_mounted = true;
+        Ok(())
+    }
+
+    fn bridge(&mut self, wanted: &Wanted, namespace: &Namespace) -> Result<()> {
+        let (ports, sockets) = reserve::all(&self.home, &wanted.ports)?;
+        self.reserved = sockets;
+        let mut given = Given {
+            ports,
+            dns: wanted.dns.clone(),
+            ..Given::default()
+        };
+        let claims = Claims::lock(&self.home)?;
+        // A killed monitor's container has its ports still, and no socket.
+        let route = Route::open()?;
+        reserve::check(&claims, &route, &given.ports)?;
+        let mut servers = Vec::new();
+        for (number, join) in wanted.joins.iter().enumerate() {
+            let network = bridge::definition(&claims, &join.network)?;
+            let bridge = bridge::bring_up(&claims, &route, network, &mut self.notes)?;
+            let endpoint = bridge.join(&claims, &route, &self.dir, namespace, join, number)?;
+            given.endpoints.push(endpoint);
+            given.gateway.get_or_insert(bridge.network.gateway);
+            // Each in turn: who cleans up finds it.
+            given.save(&self.dir)?;
+            if number == 0 {
+                let published = given.published(&join.network);
+                rules::apply(&rules::add(&bridge.network, &published))?;
+            }
+            match resolver::ensure(&claims, &bridge.network)? {
+                true => servers.push(bridge.network.gateway),
+                false => self.notes.push(format!(
+                    "port 53 of {} is taken by a name server of this host: containers of the network {} do not find each other by name",
+                    bridge.network.gateway, join.network
+                )),
+            }
+        }
+        drop(claims);
+        names::write(&self.dir, wanted, &given, names::Servers::Own(&servers))
+    }
+
+    fn user(&mut self, wanted: &Wanted, namespace: &Namespace) -> Result<()> {
+        let path = self.dir.join("netns");
+        let (program, given) = user::start(&self.home, wanted, namespace, &path, &self.dir)?;
+        let server = program.server();
+        self.user = Some(program);
+        given.save(&self.dir)?;
+        names::write(&self.dir, wanted, &given, names::Servers::Own(&[server]))
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        // What cannot be removed here, the next sc that needs it removes.
+        if self.mode == Mode::Bridge {
+            let _ = Claims::lock(&self.home).and_then(|claims| release(&claims, &self.dir));
+        }
+        self.user = None;
+        Given::forget(&self.dir);
+        if self.is_mounted {
+            let _ = umount2(&self.dir.join("netns"), MntFlags::MNT_DETACH);
+        }
+        let _ = fs::remove_file(self.dir.join("netns"));
+    }
+}
+
+/// Gives back what a container of that directory was given. The devices go with its namespace: to remove them here
+/// would be to wait for the kernel.
+pub fn release(claims: &Claims, dir: &Path) -> Result<()> {
+    let Some(given) = Given::load(dir) else {
+        return Ok(());
+    };
+    for endpoint in &given.endpoints {
+        claims.release(&endpoint.network, &endpoint.device)?;
+    }
+    let Some(first) = given.endpoints.first() else {
+        return Ok(());
+    };
+    let published = given.published(&first.network);
+    if published.is_empty() {
+        return Ok(());
+    }
+    let network = bridge::definition(claims, &first.network)?;
+    if !rules::is_loaded(&network)? {
+        return Ok(());
+    }
+    let removed = rules::apply(&rules::remove(&network, &published));
+    if removed.is_err() {
+        // One that is not there spoils the transaction: all anew, then, without this container.
+        rules::apply(&rules::table(&network, &claims.published(&network.name)?))?;
+    }
+    Ok(())
+}
+
+/// What a killed monitor left of a container that does not run any more.
+pub fn clear(home: &Home, dir: &Path) -> Result<()> {
+    user::end_pasta(&dir.join("pasta.pid"));
+    if Given::load(dir).is_none_or(|given| given.endpoints.is_empty()) {
+        return Ok(());
+    }
+    let claims = Claims::lock(home)?;
+    release(&claims, dir)?;
+    let route = Route::open()?;
+    for endpoint in Given::load(dir).unwrap_or_default().endpoints {
+        // Whoever has the namespace open still: the device is not to stay.
+        link::delete(&route, &endpoint.device)?;
+    }
+    Given::forget(dir);
+    Ok(())
+}
+
+/// The network namespace of a running container.
+pub fn of_container(home: &Home, id: &str) -> Result<Namespace> {
+    let record = home.load(id)?;
+    let record = record.with_context(|| format!("--network container:{id}: it is gone"))?;
+    let state = programs::state(home, &record)?.filter(|state| state.status != "stopped");
+    let pid = state.and_then(|state| state.pid).filter(|pid| *pid > 0);
+    let pid = pid.with_context(|| {
+        format!(
+            "container {} does not run: `sc start {0}` starts it",
+            record.name
+        )
+    })?;
+    Ok(Namespace::open(&format!("/proc/{pid}/ns/net"))?)
+}
