@@ -68,6 +68,8 @@ enum Verb {
     Wait(wait::Wait),
     Rm(rm::Rm),
     Inspect(inspect::Inspect),
+    Network(network::Network),
+    Port(port::PortVerb),
     /// Everything about images: sc-image
     Image(Rest),
     /// List images
@@ -114,6 +116,8 @@ impl Verb {
             Verb::Wait(verb) => verb.run(global),
             Verb::Rm(verb) => verb.run(global),
             Verb::Inspect(verb) => verb.run(global),
+            Verb::Network(verb) => verb.run(global),
+            Verb::Port(verb) => verb.run(global),
             Verb::Image(rest) => programs::become_image(global, None, &rest.args),
             Verb::Images(rest) => programs::become_image(global, Some("list"), &rest.args),
             Verb::Pull(rest) => programs::become_image(global, Some("pull"), &rest.args),

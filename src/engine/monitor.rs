@@ -4,7 +4,7 @@
 //! start went. Nobody needs it to live: killed, it leaves a container that runs on, without a log, and whose exit
 //! status nobody will know.
 
-use super::cli::WithStatus;
+use super::cli::{WithStatus, printable};
 use super::log::Stream;
 use super::network::live::Live;
 use super::programs;
@@ -139,6 +139,9 @@ impl Monitor {
         // From here on they are read, not died of; children begin with none blocked.
         let signals = listen(foreground)?;
         let mut network = Live::start(home, &record)?;
+        for note in &network.notes {
+            eprintln!("sc: {}", printable(note));
+        }
         let mounted = Overlay::mount(&dir, &record)?;
         network.place(&record)?;
         let stdio = open_stdio(&record, foreground)?;

@@ -1,12 +1,14 @@
 //! `inspect`: all that is known of containers, in docker's keys.
 
 use crate::engine::cli::{Global, tell};
+use crate::engine::network::claim::Given;
 use crate::engine::programs::{self, Now};
-use crate::engine::record::Home;
+use crate::engine::record::{Home, Record};
 use anyhow::Result;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::fs;
+use std::path::Path;
 
 /// Print all that is known of containers, as JSON
 #[derive(Debug, Args)]
@@ -32,6 +34,42 @@ impl Inspect {
         println!("{}", serde_json::to_string_pretty(&found)?);
         Ok(status)
     }
+}
+
+/// docker's NetworkSettings: what it was given, while it runs.
+fn network(dir: &Path, record: &Record, alive: bool) -> Value {
+    let given = Given::load(dir).filter(|_| alive).unwrap_or_default();
+    let (mut networks, mut ports) = (Map::new(), Map::new());
+    for join in &record.networks.joins {
+        let own = given
+            .endpoints
+            .iter()
+            .find(|endpoint| endpoint.network == join.network);
+        networks.insert(join.network.clone(), json!({
+            "IPAddress": own.map(|own| own.address.to_string()).unwrap_or_default(),
+            "GlobalIPv6Address": own.and_then(|own| own.address6).map(|v6| v6.to_string()).unwrap_or_default(),
+            "MacAddress": own.map(|own| own.mac.as_str()).unwrap_or_default(),
+            "Aliases": join.aliases,
+        }));
+    }
+    for port in &given.ports {
+        let bindings = ports.entry(port.to_string()).or_insert_with(|| json!([]));
+        for place in port.addresses() {
+            let binding = json!({ "HostIp": place.ip(), "HostPort": place.port().to_string() });
+            bindings
+                .as_array_mut()
+                .into_iter()
+                .for_each(|all| all.push(binding.clone()));
+        }
+    }
+    let first = given.endpoints.first();
+    json!({
+        "IPAddress": first.map(|first| first.address.to_string()).unwrap_or_default(),
+        "Gateway": given.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+        "MacAddress": first.map(|first| first.mac.as_str()).unwrap_or_default(),
+        "Ports": ports,
+        "Networks": networks,
+    })
 }
 
 fn describe(home: &Home, name: &str) -> Result<Value> {
@@ -80,6 +118,7 @@ fn describe(home: &Home, name: &str) -> Result<Value> {
             "ReadonlyRootfs": config["root"]["readonly"].as_bool().unwrap_or(false),
             "Resources": config["linux"]["resources"],
         },
+        "NetworkSettings": network(&home.dir(&record.id), &record, now.is_alive()),
         "Mounts": config["mounts"],
         "LogPath": dir.join("log.json"),
         "Bundle": dir.join("bundle"),

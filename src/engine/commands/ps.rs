@@ -2,8 +2,9 @@
 
 use crate::clock;
 use crate::engine::cli::{Global, printable, tell};
+use crate::engine::network::{claim::Given, ports};
 use crate::engine::programs::{self, Now};
-use crate::engine::record::{Record, short};
+use crate::engine::record::{Home, Record, short};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -40,7 +41,10 @@ impl Ps {
         let mut rows = Vec::new();
         for record in home.list()? {
             match programs::now(&home, &record) {
-                Ok(now) if self.all || now.is_alive() => rows.push((record, now)),
+                Ok(now) if self.all || now.is_alive() => {
+                    let ports = published(&home, &record, &now);
+                    rows.push((record, now, ports));
+                }
                 Ok(_) => {}
                 Err(e) => {
                     tell(&e.context(record.name.clone()));
@@ -53,10 +57,10 @@ impl Ps {
             false => short(&record.id).to_owned(),
         };
         let text: String = match (self.quiet, self.format) {
-            (true, _) => rows.iter().map(|(record, _)| id(record) + "\n").collect(),
+            (true, _) => rows.iter().map(|(record, ..)| id(record) + "\n").collect(),
             (_, Format::Json) => rows
                 .iter()
-                .map(|(record, now)| as_json(record, now, &id(record)) + "\n")
+                .map(|(record, now, ports)| as_json(record, now, ports, &id(record)) + "\n")
                 .collect(),
             (_, Format::Table) => self.table(&rows, id),
         };
@@ -64,7 +68,7 @@ impl Ps {
         Ok(status)
     }
 
-    fn table(&self, rows: &[(Record, Now)], id: impl Fn(&Record) -> String) -> String {
+    fn table(&self, rows: &[(Record, Now, String)], id: impl Fn(&Record) -> String) -> String {
         let head = [
             "CONTAINER ID",
             "IMAGE",
@@ -75,7 +79,7 @@ impl Ps {
             "NAMES",
         ];
         let mut lines = vec![head.map(str::to_owned)];
-        for (record, now) in rows {
+        for (record, now, ports) in rows {
             let command = printable(&record.command.join(" "));
             let command = match command.char_indices().nth(20) {
                 Some(_) if !self.no_trunc => command.chars().take(19).collect::<String>() + "…",
@@ -87,7 +91,7 @@ impl Ps {
                 format!("\"{command}\""),
                 format!("{} ago", since(&record.created)),
                 words(record, now),
-                String::new(),
+                ports.clone(),
                 record.name.clone(),
             ]);
         }
@@ -95,7 +99,15 @@ impl Ps {
     }
 }
 
-fn as_json(record: &Record, now: &Now, id: &str) -> String {
+/// Known only while it runs: a free port was chosen at its start.
+fn published(home: &Home, record: &Record, now: &Now) -> String {
+    match now.is_alive() && !record.networks.ports.is_empty() {
+        true => ports::show(&Given::load(&home.dir(&record.id)).unwrap_or_default().ports),
+        false => String::new(),
+    }
+}
+
+fn as_json(record: &Record, now: &Now, ports: &str, id: &str) -> String {
     json!({
         "ID": id,
         "Image": record.image,
@@ -103,7 +115,7 @@ fn as_json(record: &Record, now: &Now, id: &str) -> String {
         "CreatedAt": record.created,
         "State": now.word(),
         "Status": words(record, now),
-        "Ports": "",
+        "Ports": ports,
         "Names": record.name,
         "Labels": record.labels,
         "Networks": record.networks.name(),
@@ -143,7 +155,7 @@ fn since(then: &str) -> String {
 }
 
 /// Padded to the widest cell, three spaces between.
-fn columns<const N: usize>(lines: &[[String; N]]) -> String {
+pub fn columns<const N: usize>(lines: &[[String; N]]) -> String {
     let width = |at: usize| {
         let cells = lines.iter().map(|line| line[at].chars().count());
         cells.max().unwrap_or(0)

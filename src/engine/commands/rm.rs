@@ -2,6 +2,7 @@
 
 use super::stop;
 use crate::engine::cli::Global;
+use crate::engine::network::live;
 use crate::engine::programs;
 use crate::engine::record::{Home, Record};
 use anyhow::{Result, ensure};
@@ -36,5 +37,6 @@ fn remove(home: &Home, record: &Record, force: bool) -> Result<()> {
     stop::end(home, record)?;
     // With a monitor, it is done already, and with --rm there is nothing left at all.
     programs::call(home, record, &["delete", "--force", &record.id])?;
+    live::clear(home, &home.dir(&record.id))?;
     home.remove(&record.id)
 }

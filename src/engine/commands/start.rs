@@ -1,6 +1,7 @@
 //! `start`: a container that ended, once more, with the files it left.
 
 use crate::engine::cli::Global;
+use crate::engine::network::live;
 use crate::engine::programs;
 use crate::engine::{monitor, record::Home};
 use anyhow::{Result, bail, ensure};
@@ -41,6 +42,7 @@ fn ready(home: &Home, name: &str) -> Result<String> {
     );
     if home.try_monitor(&record.id)?.is_some() {
         programs::call(home, &record, &["delete", "--force", &record.id])?;
+        live::clear(home, &home.dir(&record.id))?;
     }
     Ok(record.id)
 }

@@ -161,7 +161,7 @@ impl Bridge {
     ) -> Result<Endpoint> {
         let network = &self.network;
         let claim = claims.make(network, dir, join.address)?;
-        let made = (|| {
+        let made = (|| -> Result<Endpoint> {
             let host = network.subnet.host_of(claim.address.into());
             let address6 = self.address6(claims, join, host)?;
             let mac = match &join.mac {

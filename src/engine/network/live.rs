@@ -8,7 +8,7 @@ use super::reserve;
 use super::resolver;
 use super::rules;
 use super::user;
-use super::wanted::{Mode, Wanted};
+use super::wanted::{Join, Mode, Wanted};
 use crate::engine::programs;
 use crate::engine::record::{Home, Record};
 use crate::sys::mount;
@@ -208,6 +208,79 @@ pub fn clear(home: &Home, dir: &Path) -> Result<()> {
     }
     Given::forget(dir);
     Ok(())
+}
+
+/// Puts a running container into one more network; what is worth knowing.
+pub fn connect(home: &Home, record: &Record, join: &Join) -> Result<Vec<String>> {
+    let dir = home.dir(&record.id);
+    let namespace = of_container(home, &record.id)?;
+    let claims = Claims::lock(home)?;
+    let route = Route::open()?;
+    let mut given = Given::load(&dir).unwrap_or_default();
+    let mut notes = Vec::new();
+    let network = bridge::definition(&claims, &join.network)?;
+    let bridge = bridge::bring_up(&claims, &route, network, &mut notes)?;
+    let taken = |number: &usize| {
+        let name = format!("eth{number}");
+        given
+            .endpoints
+            .iter()
+            .any(|endpoint| endpoint.inside == name)
+    };
+    let number = (0..).find(|number| !taken(number)).unwrap_or_default();
+    let endpoint = bridge.join(&claims, &route, &dir, &namespace, join, number)?;
+    given.endpoints.push(endpoint);
+    given.gateway.get_or_insert(bridge.network.gateway);
+    given.save(&dir)?;
+    if given.endpoints.len() == 1 {
+        rules::apply(&rules::add(
+            &bridge.network,
+            &given.published(&join.network),
+        ))?;
+    }
+    resolver::ensure(&claims, &bridge.network)?;
+    rename(&claims, record, &given)?;
+    Ok(notes)
+}
+
+/// Takes a container out of a network, at once if it runs. Ports that were published there lead to the next.
+pub fn disconnect(home: &Home, record: &Record, network: &str) -> Result<()> {
+    let dir = home.dir(&record.id);
+    let claims = Claims::lock(home)?;
+    let route = Route::open()?;
+    let mut given = Given::load(&dir).unwrap_or_default();
+    let Some(at) = given
+        .endpoints
+        .iter()
+        .position(|endpoint| endpoint.network == network)
+    else {
+        return Ok(());
+    };
+    let gone = given.endpoints.remove(at);
+    given.save(&dir)?;
+    claims.release(network, &gone.device)?;
+    link::delete(&route, &gone.device)?;
+    if !given.ports.is_empty() && at == 0 {
+        let after = given
+            .endpoints
+            .first()
+            .map(|endpoint| endpoint.network.as_str());
+        for name in [Some(network), after].into_iter().flatten() {
+            let network = bridge::definition(&claims, name)?;
+            rules::apply(&rules::table(&network, &claims.published(name)?))?;
+        }
+    }
+    rename(&claims, record, &given)
+}
+
+/// The container's files of names, for the networks that it has now.
+fn rename(claims: &Claims, record: &Record, given: &Given) -> Result<()> {
+    let mut servers = Vec::new();
+    for endpoint in &given.endpoints {
+        servers.push(bridge::definition(claims, &endpoint.network)?.gateway);
+    }
+    let dir = claims.home.dir(&record.id);
+    names::write(&dir, &record.networks, given, names::Servers::Own(&servers))
 }
 
 /// The network namespace of a running container.
