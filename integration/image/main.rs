@@ -15,6 +15,7 @@ mod archives;
 mod bundles;
 mod hostile;
 mod layout;
+mod network;
 mod place;
 mod rootless;
 mod sc;
@@ -34,6 +35,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("bundles", bundles::TESTS),
     ("rootless", rootless::TESTS),
     ("sc", sc::TESTS),
+    ("network", network::TESTS),
 ];
 
 fn main() -> ExitCode {

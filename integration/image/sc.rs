@@ -21,7 +21,7 @@ tests! {
     many_at_once_leave_nothing ["busybox"],
 }
 
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let given = std::env::var_os("SC").map(PathBuf::from);
     given.unwrap_or_else(|| env!("CARGO_BIN_EXE_sc").into())
 }
@@ -55,7 +55,7 @@ fn refused(place: &Place, args: &[&str], status: i32) -> Result<String> {
 }
 
 /// The image `busybox`, by way of a tar.
-fn with_image(place: &Place) -> Result<()> {
+pub fn with_image(place: &Place) -> Result<()> {
     place.sh("mkdir -p r/bin r/etc r/tmp
          cp $(command -v busybox) r/bin/busybox
          for name in sh true echo cat id sleep pwd ls touch; do ln -s busybox r/bin/$name; done
@@ -67,9 +67,16 @@ fn with_image(place: &Place) -> Result<()> {
 /// Neither container nor mount nor process is left.
 fn assert_nothing(place: &Place) -> Result<()> {
     ensure!(ok(place, &["ps", "-aq"])?.is_empty(), "containers are left");
-    for dir in ["containers", "run"] {
-        let left = fs::read_dir(place.store.join(dir))?.count();
-        ensure!(left == 0, "{left} left in {dir}");
+    let left = fs::read_dir(place.store.join("containers"))?.count();
+    ensure!(left == 0, "{left} left in containers");
+    for entry in fs::read_dir(place.store.join("run"))? {
+        let name = entry?.file_name();
+        ensure!(name == "networks", "{name:?} is left in run");
+    }
+    let claims = fs::read_dir(place.store.join("run/networks/bridge"));
+    for entry in claims.into_iter().flatten() {
+        let name = entry?.file_name();
+        ensure!(name == "last", "the claim {name:?} is left");
     }
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let below = place.store.display().to_string();

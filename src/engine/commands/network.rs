@@ -166,7 +166,7 @@ impl Create {
             labels: self.label.iter().map(split).collect(),
         };
         let claims = Claims::lock(home)?;
-        println!("{}", definition::create(claims.home, wish)?.id);
+        println!("{}", bridge::create(&claims, wish)?.id);
         Ok(0)
     }
 }

@@ -7,6 +7,7 @@ use super::link::{self, Namespace, Pair};
 use super::rules;
 use super::wanted::Join;
 use crate::engine::record::Home;
+use crate::sys::file;
 use crate::sys::netlink::Route;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
@@ -25,12 +26,33 @@ pub struct Bridge {
     index: u32,
 }
 
+/// Makes a network. Other roots of containers choose a bridge and a subnet too: only one at a time, and the next sees
+/// the bridge.
+pub fn create(claims: &Claims, wish: Wish) -> Result<Definition> {
+    let host = Namespace::open("/proc/thread-self/ns/net")?;
+    file::lock(host.fd()).context("the lock of this network namespace")?;
+    let route = Route::open()?;
+    let network = definition::create(claims.home, &route, wish)?;
+    make(&route, &network)?;
+    Ok(network)
+}
+
+/// The bridge with its first address; its index.
+fn make(route: &Route, network: &Definition) -> Result<u32> {
+    let name = &network.device;
+    link::make_bridge(route, name, address::parse_mac(&mac(network))?)?;
+    let link = link::find(route, name)?.context("the bridge is gone")?;
+    link::add_address(route, link.index, network.gateway, network.subnet.prefix())?;
+    link::set_up(route, link.index)?;
+    Ok(link.index)
+}
+
 /// The definition; the default network's is made when it is first asked for.
 pub fn definition(claims: &Claims, name: &str) -> Result<Definition> {
     match definition::load(claims.home, name)? {
         Some(network) => Ok(network),
-        None if name == DEFAULT => definition::create(
-            claims.home,
+        None if name == DEFAULT => create(
+            claims,
             Wish {
                 name: DEFAULT.to_owned(),
                 ipv6: true,
@@ -55,11 +77,7 @@ pub fn bring_up(
     let there = link::find(route, name).with_context(context)?;
     let index = match &there {
         Some(link) => link.index,
-        None => {
-            let mac = address::parse_mac(&mac(&network))?;
-            link::make_bridge(route, name, mac).with_context(context)?;
-            link::find(route, name)?.with_context(context)?.index
-        }
+        None => make(route, &network).with_context(context)?,
     };
     // The alias comes last: a bridge that has it is complete.
     if there.as_ref().is_none_or(|link| link.alias != alias) {
@@ -246,6 +264,7 @@ impl Bridge {
         {
             link::set_up(inner, lo.index)?;
         }
+        link::set_up(inner, index)?;
         link::add_address(
             inner,
             index,

@@ -96,11 +96,11 @@ pub fn find(home: &Home, wanted: &str) -> Result<Definition> {
     }
 }
 
-/// Makes a network; the caller holds the lock.
-pub fn create(home: &Home, wish: Wish) -> Result<Definition> {
+/// Decides what a network is to be, and saves it; the caller holds the locks.
+pub fn create(home: &Home, route: &Route, wish: Wish) -> Result<Definition> {
     check_name(&wish.name)?;
     ensure!(
-        !["none", "host", "container", "ns", "default"].contains(&wish.name.as_str()),
+        !["none", "host", "container", "ns", "default", "pasta"].contains(&wish.name.as_str()),
         "{:?} cannot be a network's name: it means something else",
         wish.name
     );
@@ -111,9 +111,8 @@ pub fn create(home: &Home, wish: Wish) -> Result<Definition> {
             wish.name
         );
     }
-    let route = Route::open()?;
-    let network = plan(wish, &others, &link::routed(&route)?, |name| {
-        Ok(link::find(&route, name)?.is_some())
+    let network = plan(wish, &others, &link::routed(route)?, |name| {
+        Ok(link::find(route, name)?.is_some())
     })?;
     save(home, &network)?;
     Ok(network)

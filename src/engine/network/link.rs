@@ -130,7 +130,7 @@ pub fn set_alias(route: &Route, index: u32, alias: &str) -> Result<()> {
     order(route, "RTM_SETLINK", alias, libc::RTM_SETLINK, 0, &body)
 }
 
-/// A pair of devices: one at a bridge, the other in a namespace. Both are up.
+/// A pair of devices: one at a bridge, up, the other in a namespace.
 pub struct Pair<'a> {
     pub outside: &'a str,
     pub bridge: u32,
@@ -145,7 +145,8 @@ impl Pair<'_> {
         let mut body = header(0, UP);
         put(&mut body, libc::IFLA_IFNAME, &zero_ended(self.outside));
         put(&mut body, libc::IFLA_MASTER, &self.bridge.to_ne_bytes());
-        let mut peer = header(0, UP);
+        // Up it can be only when the pair is one (veth_open, 6.18).
+        let mut peer = header(0, 0);
         put(&mut peer, libc::IFLA_IFNAME, &zero_ended(self.inside));
         put(&mut peer, libc::IFLA_ADDRESS, &self.mac);
         let namespace = self.namespace.as_raw_fd().to_ne_bytes();

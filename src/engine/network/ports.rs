@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -79,6 +79,11 @@ pub fn parse(text: &str) -> Result<Vec<Port>> {
             Some((address, host)) => (Some(parse_address(address)?), host),
             None => (None, rest),
         };
+        let loopback6 = address == Some(Ipv6Addr::LOCALHOST.into());
+        ensure!(
+            !loopback6,
+            "[::1] leads to no container: the kernel does not route it; publish at 127.0.0.1"
+        );
         let (first, last) = range(container)?;
         ensure!(first > 0, "the container's port is missing");
         let (host, host_last) = match host {
@@ -147,7 +152,7 @@ mod tests {
         for (text, shown) in [
             ("8080:80", "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp"),
             ("127.0.0.1:53:53/udp", "127.0.0.1:53->53/udp"),
-            ("[::1]:8080:80", "[::1]:8080->80/tcp"),
+            ("[fd00::1]:8080:80", "[fd00::1]:8080->80/tcp"),
             ("80", "0.0.0.0:0->80/tcp, [::]:0->80/tcp"),
             ("127.0.0.1::80/sctp", "127.0.0.1:0->80/sctp"),
             (
@@ -173,6 +178,7 @@ mod tests {
             "3-1:3-1",
             "nohost:1:2",
             "-1:2",
+            "[::1]:1:2",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
@@ -190,7 +196,7 @@ mod tests {
             ("80:1", "80:1/udp", false),
             ("127.0.0.1:80:1", "80:1", true),
             ("127.0.0.1:80:1", "127.0.0.2:80:1", false),
-            ("[::1]:80:1", "0.0.0.0:80:1", false),
+            ("[fd00::1]:80:1", "0.0.0.0:80:1", false),
         ] {
             let [a, b] = [a, b].map(|text| parse(text).unwrap()[0]);
             assert_eq!(a.collides(&b), expected, "{a:?} {b:?}");

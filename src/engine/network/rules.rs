@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `early` | from a container to the host's loopback: dropped, as route_localnet would let it in |
 //! | `in`, `out` | to a published port of this host: to the container's |
-//! | `masquerade` | from a container to elsewhere, from the host's loopback, from a container to itself: from the gateway |
+//! | `leaving` | from a container to elsewhere, from the host's loopback, from a container to itself: from the gateway |
 //! | `between` | to a container: only answers, and what was published |
 //!
 //! A map has the published ports of all addresses, another those of one. An address of the loopback is looked up only
@@ -51,26 +51,27 @@ pub fn table(network: &Definition, published: &[Published]) -> String {
             " chain {name} {{\n  type {kind}; policy accept;\n{rules} }}"
         );
     };
-    let lookups = |v4: &str, v6: &str| {
-        let one = |family: &str, digit, guard: &str| {
+    let lookups = |v4: &str| {
+        let one = |family: &str, digit: u8, guard: &str| {
             let local = format!("fib daddr type local {guard}dnat {family} to");
             [
                 format!("{local} {family} daddr . meta l4proto . th dport map @one{digit}"),
                 format!("{local} meta l4proto . th dport map @any{digit}"),
             ]
         };
-        [one("ip", 4, v4), one("ip6", 6, v6)].concat()
+        // From ::1 the kernel routes nothing out, and nothing back (6.18): who tries it is refused, and tries 127.0.0.1.
+        [one("ip", 4, v4), one("ip6", 6, "ip6 daddr != ::1 ")].concat()
     };
     let early = [
         format!("iifname \"{name}\" ip daddr 127.0.0.0/8 drop"),
         format!("iifname \"{name}\" ip saddr 127.0.0.0/8 drop"),
     ];
     chain("early", "filter hook prerouting priority raw", &early);
-    let others = lookups("ip daddr != 127.0.0.0/8 ", "ip6 daddr != ::1 ");
+    let others = lookups("ip daddr != 127.0.0.0/8 ");
     chain("in", "nat hook prerouting priority dstnat", &others);
-    chain("out", "nat hook output priority -100", &lookups("", ""));
+    chain("out", "nat hook output priority -100", &lookups(""));
     chain(
-        "masquerade",
+        "leaving",
         "nat hook postrouting priority srcnat",
         &masquerade(network),
     );
@@ -100,9 +101,6 @@ fn masquerade(network: &Definition) -> Vec<String> {
         rules.push(format!(
             "{ip} saddr {subnet} {ip} daddr {subnet} ct status dnat masquerade"
         ));
-    }
-    if network.subnet6.is_some() {
-        rules.push(format!("ip6 saddr ::1 oifname \"{name}\" masquerade"));
     }
     rules
 }
