@@ -54,6 +54,17 @@ impl Namespace {
     }
 }
 
+impl Drop for Net<'_> {
+    fn drop(&mut self) {
+        // What a failed test leaves, too.
+        let ids = self.ok(&["ps", "-aq"]).unwrap_or_default();
+        let ids: Vec<&str> = ids.lines().collect();
+        if !ids.is_empty() {
+            let _ = self.sc(&[&["rm", "-f"][..], &ids].concat());
+        }
+    }
+}
+
 impl Drop for Namespace {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -72,7 +83,7 @@ impl Net<'_> {
     fn new(place: &Place) -> Result<Net<'_>> {
         with_image(place)?;
         place.sh("mkdir r/www; echo hello >r/www/index.html
-             for name in httpd wget nc nslookup ip hostname grep; do ln -sf busybox r/bin/$name; done
+             for name in timeout httpd wget nc nslookup ip hostname grep udpsvd; do ln -sf busybox r/bin/$name; done
              tar -C r -cf net.tar .")?;
         let (host, outside) = (Namespace::new()?, Namespace::new()?);
         let net = Net {
@@ -125,10 +136,8 @@ impl Net<'_> {
         ];
         self.ok(&all.concat())?;
         // It listens when it does: the first one to ask may be early.
-        let listening = |_: &()| {
-            self.ok(&["exec", name, "nc", "-z", "127.0.0.1", "80"])
-                .is_ok()
-        };
+        let ask = ["exec", name, "wget", "-qO-", "http://127.0.0.1/"];
+        let listening = |_: &()| self.ok(&ask).is_ok();
         until(|| Ok(()), listening)
     }
 
@@ -169,7 +178,7 @@ impl Net<'_> {
         let root = self.place.store.display();
         left += &self
             .place
-            .sh(&format!("pgrep -f 'root {root} resolver' || true"))?;
+            .sh(&format!("pgrep -f '[r]oot {root} resolver' || true"))?;
         Ok(left)
     }
 
@@ -205,7 +214,7 @@ fn containers_find_each_other_by_name(place: &Place) -> Result<()> {
     for name in ["Web", "web", "www", "site", id.trim()] {
         let said = net.run(
             &[],
-            &format!("nslookup {name}; wget -T 5 -qO- http://{name}/"),
+            &format!("nslookup {name}; timeout 5 wget -qO- http://{name}/"),
         )?;
         ensure!(
             said.contains(&format!("Address: {address}\n")),
@@ -232,12 +241,12 @@ fn containers_find_each_other_by_name(place: &Place) -> Result<()> {
             "nslookup Web >/dev/null && echo there || echo gone"
         )? == "gone\n"
     );
-    let far = format!("wget -T 2 -qO- http://{address}/ || echo unreachable");
+    let far = format!("timeout 5 wget -qO- http://{address}/ || echo unreachable");
     let said = net.run(&["--network", "other"], &far)?;
     ensure!(said == "unreachable\n", "{said}");
     // Who is in both, finds both.
     let both = ["--network", "other", "--network", "bridge"];
-    ensure!(net.run(&both, "wget -T 5 -qO- http://Web/")? == "hello\n");
+    ensure!(net.run(&both, "timeout 5 wget -qO- http://Web/")? == "hello\n");
     net.ok(&["rm", "-f", "Web"])?;
     net.assert_nothing()
 }
@@ -293,8 +302,8 @@ fn published_ports_are_reached_from_everywhere_and_others_from_nowhere(
     }
     // From the container itself, and from another.
     for script in [
-        "wget -T 5 -qO- http://192.0.2.1:8080/",
-        "wget -T 5 -qO- http://10.89.0.1:8080/",
+        "timeout 5 wget -qO- http://192.0.2.1:8080/",
+        "timeout 5 wget -qO- http://10.89.0.1:8080/",
     ] {
         ensure!(
             net.ok(&["exec", "web", "sh", "-c", script])? == "hello\n",
@@ -354,7 +363,7 @@ fn published_ports_are_reached_from_everywhere_and_others_from_nowhere(
         "busybox",
         "sh",
         "-c",
-        "nc -u -l -p 53 -e cat",
+        "exec udpsvd -E 0 53 cat",
     ])?;
     let said = net.ok(&["port", "udp", "53/udp"])?;
     let chosen = said
@@ -365,9 +374,13 @@ fn published_ports_are_reached_from_everywhere_and_others_from_nowhere(
         chosen.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 1023)),
         "{said}"
     );
-    let said = net
-        .outside
-        .sh("echo ping | busybox nc -u -w 1 192.0.2.1 5353")?;
+    let said = net.outside.sh("python3 -c \"
+import socket
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(0.2)
+for n in range(50):
+    s.sendto(b'ping',('192.0.2.1',5353))
+    try: print(s.recv(9).decode()); break
+    except OSError: pass\"")?;
     ensure!(said == "ping\n", "{said:?}");
     let ps = net.ok(&["ps"])?;
     ensure!(
@@ -384,7 +397,7 @@ fn what_goes_out_comes_from_the_host(place: &Place) -> Result<()> {
     // The neighbour knows no way back to 10.89.0.0/24, so what is answered came from the host's address.
     let mut server = net.outside.command("busybox");
     let mut server = server
-        .args(["nc", "-lk", "-p", "7777", "-e", "echo", "out"])
+        .args(["nc", "-ll", "-p", "7777", "-e", "echo", "out"])
         .spawn()?;
     let ask = "for n in 1 2 3 4 5; do echo | nc -w 2 192.0.2.2 7777 && break; sleep 0.1; done";
     let said = net.run(&[], ask)?;
@@ -460,7 +473,7 @@ fn a_taken_port_names_its_holder(place: &Place) -> Result<()> {
 fn a_killed_container_leaves_nothing(place: &Place) -> Result<()> {
     let net = Net::new(place)?;
     let root = place.store.display().to_string();
-    let kill = |what: &str| place.sh(&format!("pkill -KILL -f 'root {root} {what}'"));
+    let kill = |what: &str| place.sh(&format!("pkill -KILL -f '[r]oot {root} {what}'"));
     net.web("web", &["-p", "8080:80"])?;
     kill("monitor")?;
     // It runs on, and its port is still its own.
@@ -488,7 +501,7 @@ fn a_killed_container_leaves_nothing(place: &Place) -> Result<()> {
     })?;
     net.web("next", &["-p", "8080:80"])?;
     ensure!(net.host.sh("curl -s -m 2 http://127.0.0.1:8080/")? == "hello\n");
-    ensure!(net.run(&[], "wget -T 5 -qO- http://next/")? == "hello\n");
+    ensure!(net.run(&[], "timeout 5 wget -qO- http://next/")? == "hello\n");
     net.ok(&["start", "web"])
         .err()
         .context("web starts beside its port's new holder")?;
@@ -591,7 +604,7 @@ fn a_running_container_changes_networks(place: &Place) -> Result<()> {
     let ask = |network: &str, name: &str| {
         net.run(
             &["--network", network],
-            &format!("wget -T 2 -qO- http://{name}/ 2>/dev/null || echo no"),
+            &format!("timeout 5 wget -qO- http://{name}/ 2>/dev/null || echo no"),
         )
     };
     ensure!(ask("b", "web")? == "no\n");
@@ -687,7 +700,7 @@ fn networks_are_shared_or_not_there(place: &Place) -> Result<()> {
     net.web("web", &["-p", "8080:80"])?;
     let shared = net.run(
         &["--network", "container:web"],
-        "wget -T 2 -qO- http://127.0.0.1/; cat /etc/hosts",
+        "timeout 5 wget -qO- http://127.0.0.1/; cat /etc/hosts",
     )?;
     let address = net.address("web")?;
     ensure!(
@@ -696,7 +709,7 @@ fn networks_are_shared_or_not_there(place: &Place) -> Result<()> {
     );
     let host = net.run(
         &["--network", "host"],
-        "ip -o link show up0; wget -T 2 -qO- http://127.0.0.1:8080/",
+        "ip -o link show up0; timeout 5 wget -qO- http://127.0.0.1:8080/",
     )?;
     ensure!(host.contains("up0") && host.ends_with("hello\n"), "{host}");
     let none = net.run(&["--network", "none"], "ip -o link; cat /etc/resolv.conf")?;

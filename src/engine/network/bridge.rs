@@ -213,6 +213,9 @@ impl Bridge {
             })?;
             pair.make(route)?;
             self.furnish(&inner, &endpoint, number)?;
+            // The first device is what gives a bridge its carrier, which IPv6 is told of within a second; but at once
+            // if someone asks (rtnl_getlink, Linux 6.8).
+            link::find(route, &network.device)?;
             Ok(endpoint)
         })();
         if made.is_err() {

@@ -196,7 +196,7 @@ fn plan(
         device: device
             .context("a thousand bridges are there: `sc network prune` removes what is unused")?,
         gateway,
-        gateway6: subnet6.map(|subnet| subnet.host(1)),
+        gateway6: subnet6.map(|subnet6| subnet6.host(subnet.host_of(gateway))),
         subnet,
         subnet6,
         name: wish.name,
