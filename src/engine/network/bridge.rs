@@ -1,7 +1,7 @@
 //! How does a network come to be on this host, and a container into it?
 
 use super::address;
-use super::claim::{Claims, Endpoint};
+use super::claim::{Claim, Claims, Endpoint};
 use super::definition::{self, DEFAULT, Definition, Wish};
 use super::link::{self, Namespace, Pair};
 use super::rules;
@@ -12,8 +12,11 @@ use crate::sys::netlink::Route;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::io::ErrorKind;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
+
+/// A bridge's own, as docker's.
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// Of whom a bridge is.
 fn alias(home: &Home, network: &Definition) -> String {
@@ -93,15 +96,36 @@ pub fn bring_up(
         configure(&network, route, index).with_context(context)?;
         link::set_alias(route, index, &alias).with_context(context)?;
     }
-    let swept = claims.sweep(&network.name, &link::ports(route, index)?)?;
+    sweep(claims, &network, &link::ports(route, index)?)?;
     let loaded = rules::is_loaded(&network)?;
-    if swept || !loaded {
+    if !loaded {
         rules::apply(&rules::table(&network, &claims.published(&network.name)?))?;
     }
     if !loaded {
         notes.extend(rules::warning(&network));
     }
     Ok(Bridge { network, index })
+}
+
+/// Removes the claims whose devices are not among those of the bridge, and before them what they published: killed
+/// between the two, the next one finds them still.
+pub fn sweep(claims: &Claims, network: &Definition, devices: &[String]) -> Result<()> {
+    let name = &network.name;
+    let (alive, stale): (Vec<Claim>, _) =
+        (claims.of(name)?.into_iter()).partition(|claim| devices.contains(&claim.device));
+    let had_ports = |claim: &Claim| {
+        let given = claims.given(name, claim);
+        given.is_none_or(|given| !given.ports.is_empty())
+    };
+    if stale.iter().any(had_ports) && rules::is_loaded(network)? {
+        let given = alive.iter().filter_map(|claim| claims.given(name, claim));
+        let published: Vec<_> = given.flat_map(|given| given.published(name)).collect();
+        rules::apply(&rules::table(network, &published))?;
+    }
+    for claim in &stale {
+        claims.release(name, &claim.device)?;
+    }
+    Ok(())
 }
 
 /// The bridge's own, from the network's id.
@@ -123,6 +147,9 @@ fn configure(network: &Definition, route: &Route, index: u32) -> Result<()> {
             // CVE-2020-10749, CVE-2024-32473: a container is no router of this host.
             sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
             link::add_address(route, index, gateway, subnet.prefix())?;
+            // The kernel makes one when the first container has been there for seconds; without, it asks nobody for
+            // the container's address on behalf of others.
+            link::add_address(route, index, LINK_LOCAL.into(), 64)?;
             if !network.internal {
                 forward_ipv6()?;
             }
@@ -213,9 +240,11 @@ impl Bridge {
             })?;
             pair.make(route)?;
             self.furnish(&inner, &endpoint, number)?;
-            // The first device is what gives a bridge its carrier, which IPv6 is told of within a second; but at once
-            // if someone asks (rtnl_getlink, Linux 6.8).
-            link::find(route, &network.device)?;
+            // Where bridged packets pass the rules of the host (br_netfilter), its own published port leads a container
+            // back out where it came in.
+            if let Some(port) = link::find(route, &endpoint.device)? {
+                link::set_hairpin(route, port.index)?;
+            }
             Ok(endpoint)
         })();
         if made.is_err() {
@@ -323,15 +352,4 @@ pub fn take_down(claims: &Claims, route: &Route, network: &Definition) -> Result
     }
     claims.forget(&network.name);
     Ok(())
-}
-
-/// Are there containers in it?
-pub fn is_used(claims: &Claims, route: &Route, network: &Definition) -> Result<bool> {
-    match link::find(route, &network.device)? {
-        Some(link) => {
-            claims.sweep(&network.name, &link::ports(route, link.index)?)?;
-            Ok(!claims.of(&network.name)?.is_empty())
-        }
-        None => Ok(false),
-    }
 }

@@ -156,16 +156,6 @@ impl Claims<'_> {
         Ok(given.flat_map(|given| given.published(network)).collect())
     }
 
-    /// Removes the claims whose devices are not among those of the bridge; were there any?
-    pub fn sweep(&self, network: &str, devices: &[String]) -> Result<bool> {
-        let mut stale = self.of(network)?;
-        stale.retain(|claim| !devices.contains(&claim.device));
-        for claim in &stale {
-            self.release(network, &claim.device)?;
-        }
-        Ok(!stale.is_empty())
-    }
-
     pub fn release(&self, network: &str, device: &str) -> Result<()> {
         let path = self.dir(network).join(device);
         match fs::remove_file(&path) {

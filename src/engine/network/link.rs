@@ -14,6 +14,8 @@ use std::thread;
 /// Lengths of `struct ifinfomsg` and `struct rtmsg`.
 const LINK: usize = 16;
 const ROUTE: usize = 12;
+/// linux/if_link.h
+const IFLA_BRPORT_MODE: u16 = 4;
 /// linux/veth.h
 const VETH_INFO_PEER: u16 = 1;
 const UP: u32 = libc::IFF_UP as u32;
@@ -170,6 +172,27 @@ pub fn set_up(route: &Route, index: u32) -> Result<()> {
         libc::RTM_SETLINK,
         0,
         &header(index, UP),
+    )
+}
+
+/// Lets what came in at a port of a bridge go out there again.
+pub fn set_hairpin(route: &Route, index: u32) -> Result<()> {
+    let mut body = header(index, 0);
+    body[0] = libc::AF_BRIDGE as u8;
+    let mut port = Vec::new();
+    put(&mut port, IFLA_BRPORT_MODE, &[1]);
+    put(
+        &mut body,
+        libc::IFLA_PROTINFO | libc::NLA_F_NESTED as u16,
+        &port,
+    );
+    order(
+        route,
+        "RTM_SETLINK",
+        "IFLA_BRPORT_MODE",
+        libc::RTM_SETLINK,
+        0,
+        &body,
     )
 }
 

@@ -171,23 +171,26 @@ pub fn release(claims: &Claims, dir: &Path) -> Result<()> {
     let Some(given) = Given::load(dir) else {
         return Ok(());
     };
+    if let Some(first) = given.endpoints.first() {
+        // First what is published: killed between the two, the claim shows that there is something to remove.
+        unpublish(claims, dir, &given, &first.network)?;
+    }
     for endpoint in &given.endpoints {
         claims.release(&endpoint.network, &endpoint.device)?;
     }
-    let Some(first) = given.endpoints.first() else {
-        return Ok(());
-    };
-    let published = given.published(&first.network);
-    if published.is_empty() {
-        return Ok(());
-    }
-    let network = bridge::definition(claims, &first.network)?;
-    if !rules::is_loaded(&network)? {
+    Ok(())
+}
+
+fn unpublish(claims: &Claims, dir: &Path, given: &Given, network: &str) -> Result<()> {
+    let published = given.published(network);
+    let network = bridge::definition(claims, network)?;
+    if published.is_empty() || !rules::is_loaded(&network)? {
         return Ok(());
     }
     let removed = rules::apply(&rules::remove(&network, &published));
     if removed.is_err() {
         // One that is not there spoils the transaction: all anew, then, without this container.
+        Given::forget(dir);
         rules::apply(&rules::table(&network, &claims.published(&network.name)?))?;
     }
     Ok(())
@@ -196,13 +199,14 @@ pub fn release(claims: &Claims, dir: &Path) -> Result<()> {
 /// What a killed monitor left of a container that does not run any more.
 pub fn clear(home: &Home, dir: &Path) -> Result<()> {
     user::end_pasta(&dir.join("pasta.pid"));
-    if Given::load(dir).is_none_or(|given| given.endpoints.is_empty()) {
+    let given = Given::load(dir).unwrap_or_default();
+    if given.endpoints.is_empty() {
         return Ok(());
     }
     let claims = Claims::lock(home)?;
     release(&claims, dir)?;
     let route = Route::open()?;
-    for endpoint in Given::load(dir).unwrap_or_default().endpoints {
+    for endpoint in &given.endpoints {
         // Whoever has the namespace open still: the device is not to stay.
         link::delete(&route, &endpoint.device)?;
     }

@@ -7,12 +7,12 @@
 //! It gets its sockets, and its lock, as stdin, stdout and stderr: they are there before it is, no question is lost,
 //! and there is no moment in which two of them are.
 
+use super::bridge;
 use super::claim::{self, Claims, Given};
 use super::definition::{self, Definition};
 use super::dns::{self, Kind, Question};
 use super::link;
 use super::names;
-use super::rules;
 use crate::engine::record::{Home, short};
 use crate::sys::netlink::{self, Route};
 use crate::sys::{file, process};
@@ -59,7 +59,6 @@ pub fn ensure(claims: &Claims, network: &Definition) -> Result<bool> {
         .arg(&claims.home.root)
         .args(["resolver", &network.name])
         .current_dir("/")
-        .env_clear()
         .stdin(OwnedFd::from(udp))
         .stdout(OwnedFd::from(tcp))
         .stderr(lock)
@@ -183,10 +182,7 @@ impl Server {
             Some(bridge) => link::ports(&route, bridge.index)?,
             None => Vec::new(),
         };
-        let had = claims.published(name)?;
-        if claims.sweep(name, &devices)? && !had.is_empty() && rules::is_loaded(&self.network)? {
-            rules::apply(&rules::table(&self.network, &claims.published(name)?))?;
-        }
+        bridge::sweep(&claims, &self.network, &devices)?;
         if claims.of(name)?.is_empty() {
             // With the lock: whoever starts the next one finds the port free.
             std::process::exit(0);

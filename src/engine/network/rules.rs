@@ -158,12 +158,21 @@ fn elements(verb: &str, network: &Definition, published: &[Published]) -> String
     text
 }
 
+/// It is where not every $PATH leads.
+fn nft() -> Command {
+    let mut command = Command::new("nft");
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
+    command.env("PATH", path);
+    command
+}
+
 /// Hands a transaction to nft: all of it or nothing.
 pub fn apply(text: &str) -> Result<()> {
     if text.is_empty() {
         return Ok(());
     }
-    let mut child = Command::new("nft")
+    let mut child = nft()
         .args(["-f", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -221,7 +230,7 @@ pub fn obstacles(ruleset: &str) -> Vec<String> {
 
 /// A word of warning when others drop what is forwarded.
 pub fn warning(network: &Definition) -> Option<String> {
-    let output = Command::new("nft")
+    let output = nft()
         .args(["list", "chains"])
         .stdin(Stdio::null())
         .output()
