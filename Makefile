@@ -7,10 +7,10 @@ RUNTIME := $(TARGET)/release/sc-runtime
 BUILT    = $(TARGET)/$(shell rustc -vV | sed -n 's/^host: //p')/release
 BINS    := $(notdir $(basename $(wildcard src/bin/*.rs)))
 
-.PHONY: help setup build demo test test-unit test-integration test-registry test-systemd test-vm fuzz bench bench-image bench-memory lint install clean
+.PHONY: help setup build demo demo-runtime test test-unit test-integration test-registry test-systemd test-vm fuzz bench bench-image bench-memory bench-sc lint install clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what building needs (root), or name what is missing
 	@scripts/need cc:gcc /usr/include/stdlib.h:libc6-dev jq busybox:busybox-static
@@ -21,8 +21,11 @@ build: setup ## the programs, into target/release
 	@mkdir -p $(TARGET)/release
 	@for bin in $(BINS); do ln -f $(BUILT)/$$bin $(TARGET)/release/$$bin; done
 
-demo: build ## a busybox container from create to delete, each step explained (root)
+demo: build ## an image, a container that prints, a web server with a published port: with sc (root)
 	@scripts/demo
+
+demo-runtime: build ## a bundle from create to delete with sc-runtime, each step explained (root)
+	@scripts/demo-runtime
 
 test: test-unit test-integration test-registry test-systemd test-vm ## all tests: unit, native, and in a virtual machine
 	@[ "$$(id -u)" = 0 ] || echo "make test: not run: the native integration tests (they need root, also those of ordinary users: sudo -E make test-integration), the unit tests of network devices and of systemd"
@@ -39,11 +42,11 @@ DRIVE = SC_RUNTIME=$(abspath $(RUNTIME)) SC_IMAGE=$(abspath $(TARGET)/release/sc
 
 test-integration: build
 	@if [ "$$(id -u)" = 0 ]; then $(DRIVE) --test integration && \
-	scripts/need umoci skopeo buildah podman zstd newuidmap:uidmap setfattr:attr && $(DRIVE) --test image; \
+	scripts/need umoci skopeo buildah podman dockerd:docker.io zstd newuidmap:uidmap setfattr:attr && $(DRIVE) --test image; \
 	else echo "make test: the native integration tests need root and are NOT run"; fi
 
 test-registry: build ## sc-image with a real registry, over a wire that breaks, and with hostile servers
-	-@scripts/need docker-registry skopeo openssl htpasswd:apache2-utils
+	-@scripts/need docker-registry skopeo openssl htpasswd:apache2-utils nginx:nginx-light
 	$(DRIVE) --test registry
 
 test-vm: build ## the integration tests on a pure cgroup v2 kernel with all controllers, and with AppArmor and SELinux (QEMU)
@@ -56,6 +59,9 @@ bench-image: build ## images from an archive to files, beside umoci, podman, sko
 test-systemd: build ## the tests of systemd's cgroups where systemd is PID 1, in plain namespaces (root)
 	@if [ "$$(id -u)" = 0 ]; then scripts/test-systemd; \
 	else echo "make test: the tests of systemd's cgroups need root and are NOT run natively"; fi
+
+bench-sc: build ## containers from an image beside podman, docker and ctr; 500 at once (root)
+	@scripts/bench-sc
 
 bench-memory: build ## the smallest memory limit a container starts under, beside crun and runc (root)
 	@scripts/bench-memory

@@ -13,11 +13,12 @@ use simplecontainer::image::manifest::Document;
 use simplecontainer::image::reference::Reference;
 use simplecontainer::image::registry::challenge;
 use simplecontainer::image::registry::url::Url;
-use simplecontainer::image::{layer, tape::Tape, users};
+use simplecontainer::image::{layer, tape::Tape};
 use simplecontainer::runtime::container::{Record, check_id};
 use simplecontainer::runtime::plan::unit::Manager;
 use simplecontainer::runtime::plan::{self, Ask, Host};
 use simplecontainer::runtime::{config, dbus, duration, pid, signal, size, stats, validate};
+use simplecontainer::users;
 use std::fmt::Display;
 
 #[derive(Clone, Copy)]
@@ -59,6 +60,7 @@ fn callers() -> [Ask; 3] {
         systemd_cgroup: false,
         preserve_fds: 0,
         listen_fds: None,
+        notify: None,
         host: Host {
             euid: 0,
             egid: 0,

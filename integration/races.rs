@@ -15,7 +15,7 @@ tests! {
     state_and_list_during_create_and_delete_never_show_half_a_container
         [Need::Beyond("runc", "1.1.5 reads what is half there"), Need::Beyond("crun", "1.8 reads what is half there")],
     twenty_containers_at_once,
-    fifty_containers_are_controlled_at_once [Need::Beyond("crun", "1.8 sometimes loses a race of execs")],
+    fifty_containers_are_controlled_at_once [Need::Beyond("crun", "1.8 gives exec into a paused container another status")],
 }
 
 /// How often the dice are thrown.

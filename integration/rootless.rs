@@ -31,11 +31,13 @@ tests! {
     a_joined_pid_namespace_is_entered,
     a_lower_oom_score_is_refused [OURS],
     without_a_cgroup_none_is_shown [OURS],
+    cve_2023_25809_a_users_cgroups_cannot_be_written_from_her_container [OURS],
     without_a_cgroup_what_needs_one_says_so [OURS],
     without_delegation_a_limit_is_refused [OURS],
     a_delegated_cgroup_is_used,
     a_process_joins_a_users_container,
-    a_users_container_is_entered_only_when_started [OURS, Need::Beyond("runc", "1.1.5 lets its init be looked into")],
+    a_users_container_is_entered_before_it_is_started,
+    a_range_of_ids_is_entered_before_it_is_started [NEWUIDMAP, RANGES],
     a_delegated_cgroup_is_limited [Need::Controller("pids")],
     told_that_it_is_not_rootless_nothing_is_skipped [OURS],
     records_are_kept_in_the_runtime_directory [OURS],
@@ -347,6 +349,69 @@ fn without_a_cgroup_none_is_shown(t: &Place) -> Result<()> {
     Ok(())
 }
 
+/// The attack of CVE-2023-25809, by a real user who owns a part of the host's cgroup tree: her container
+/// may write to no cgroup but its own, made by her (`spec --rootless`) or by root of her namespace
+/// (rootless podman and docker), with a cgroup namespace or without one.
+fn cve_2023_25809_a_users_cgroups_cannot_be_written_from_her_container(t: &Place) -> Result<()> {
+    let script = "find /sys -name cgroup.procs 2>/dev/null | while read f; do d=${f%/*}; \
+        mkdir $d/escaped 2>/dev/null && echo made in $d; \
+        (echo 0 > $f) 2>/dev/null && echo moved to $d; \
+        (echo 1 > $d/cgroup.freeze) 2>/dev/null && echo froze $d; done; echo tried";
+    let bundle = anns(t, true)?.sh(script);
+    let victim = PathBuf::from(format!("/sys/fs/cgroup{}/victim", t.cgroup));
+    fs::create_dir(&victim)?;
+    for file in ["", "cgroup.procs", "cgroup.freeze"] {
+        std::os::unix::fs::chown(victim.join(file), Some(ANN), Some(ANN))?;
+    }
+    let inside = |bundle: &Bundle| {
+        let bundle = bundle.clone().without_namespace("user");
+        let bundle = bundle
+            .remove("/linux/uidMappings")
+            .remove("/linux/gidMappings");
+        in_anns_namespace(t, &bundle)
+    };
+    let without = bundle.clone().without_namespace("cgroup");
+    let writable = without.clone().edit(|config| {
+        for mount in config["mounts"].as_array_mut().expect("mounts") {
+            if mount["type"] == "cgroup" {
+                mount["options"] = json!(["nosuid", "noexec", "nodev", "rw"]);
+            }
+        }
+    });
+    let all = [
+        ("hers", t.run(&bundle)?),
+        ("hers, of the host", t.run(&without)?),
+        ("hers, writable", t.run(&writable)?),
+        ("her root's", inside(&bundle)?),
+        ("her root's, of the host", inside(&without)?),
+        ("her root's, writable", inside(&writable)?),
+    ];
+    for (whose, out) in all {
+        println!("{whose}: {} {:?} {:?}", out.status, out.stdout, out.stderr);
+        if whose.ends_with("writable") {
+            continue; // its own cgroup is its own: what counts is below
+        }
+        assert!(
+            out.status != 0 || out.stdout == "tried\n",
+            "{whose}: {out:?}"
+        );
+    }
+    let escaped = format!("find /sys/fs/cgroup{} -name escaped", t.cgroup);
+    assert_eq!(t.host("sh", ["-c", &escaped])?.text(), "");
+    let state = fs::read_to_string(victim.join("cgroup.freeze"))?;
+    assert_eq!(
+        (
+            state.trim(),
+            fs::read_dir(&victim)?
+                .filter(|e| e.as_ref().is_ok_and(|e| e.path().is_dir()))
+                .count()
+        ),
+        ("0", 0)
+    );
+    fs::remove_dir(&victim)?;
+    Ok(())
+}
+
 fn without_a_cgroup_what_needs_one_says_so(t: &Place) -> Result<()> {
     let c = t.create(&anns(t, false)?.args(&["sleep", "1000"]))?;
     c.start()?;
@@ -431,11 +496,21 @@ fn a_process_joins_a_users_container(t: &Place) -> Result<()> {
     c.end()
 }
 
-fn a_users_container_is_entered_only_when_started(t: &Place) -> Result<()> {
-    let c = t.create(&anns(t, false)?.args(&["sleep", "1000"]))?;
-    let early = t.call(["exec", &c.id, "true"])?;
-    assert_eq!(early.status, 255, "{early:?}");
-    assert!(early.stderr.contains("start it first"), "{early:?}");
+fn a_users_container_is_entered_before_it_is_started(t: &Place) -> Result<()> {
+    entered_before_and_after_start(t, &anns(t, false)?.args(&["sleep", "1000"]))
+}
+
+fn a_range_of_ids_is_entered_before_it_is_started(t: &Place) -> Result<()> {
+    let bundle = t.bundle().with_range()?;
+    t.be_ann(false)?;
+    let user = json!({ "uid": 1000, "gid": 1001 });
+    let bundle = bundle.args(&["sleep", "1000"]).set("/process/user", user);
+    entered_before_and_after_start(t, &bundle)
+}
+
+fn entered_before_and_after_start(t: &Place, bundle: &Bundle) -> Result<()> {
+    let c = t.create(bundle)?;
+    t.call(["exec", &c.id, "true"])?.ok();
     assert_eq!(c.status()?, "created");
     c.start()?;
     t.call(["exec", &c.id, "true"])?.ok();

@@ -18,6 +18,34 @@ pub fn seconds() -> i64 {
     i64::try_from(since_epoch().0).unwrap_or(i64::MAX)
 }
 
+/// Now, in nanoseconds since 1970.
+pub fn nanos() -> i64 {
+    let (seconds, nanos) = since_epoch();
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX / 1_000_000_000);
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(i64::from(nanos))
+}
+
+/// The time of that many nanoseconds since 1970, as [`now_nanos`] writes it.
+pub fn text(nanos: i64) -> String {
+    let nanos = nanos.max(0) as u64;
+    rfc3339(nanos / 1_000_000_000, (nanos % 1_000_000_000) as u32)
+}
+
+/// The nanoseconds since 1970 of an RFC 3339 time.
+pub fn parse_nanos(text: &str) -> Option<i64> {
+    let seconds = parse(text)?;
+    let fraction = text.get(19..)?.strip_prefix('.').unwrap_or_default();
+    let digits: String = fraction
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .take(9)
+        .collect();
+    let nanos: i64 = format!("{digits:0<9}").parse().ok()?;
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanos)
+}
+
 /// The seconds since 1970 of an RFC 3339 time, fractions dropped; `None` when it is not one.
 pub fn parse(text: &str) -> Option<i64> {
     let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
@@ -114,6 +142,9 @@ mod tests {
         ] {
             assert_eq!(rfc3339(seconds, nanos), text);
             assert_eq!(parse(text), Some(seconds as i64), "{text}");
+            let all = seconds as i64 * 1_000_000_000 + i64::from(nanos);
+            assert_eq!(parse_nanos(text), Some(all), "{text}");
+            assert_eq!(super::text(all), text);
         }
     }
 

@@ -168,6 +168,42 @@ podman_has_its_own_network() {
     contains "interfaces" "lo:" "$output"
 }
 
+# As in an unprivileged LXC: a systemd that is PID 1 of a user namespace, in a tree of links to this machine's files.
+root_of_a_machine_within_has_a_systemd_of_its_own() {
+    local tree=/srv/tree dir
+    mkdir -p "$tree"/{run,proc,sys,dev,tmp,root,opt,var/log/journal,var/lib}
+    for dir in bin sbin lib lib64 usr etc; do cp -al "/$dir" "$tree/"; done
+    find "$tree" -maxdepth 3 -path "$tree/usr" -prune -o -path "$tree/etc" -prune -o -exec chown -h tester:tester {} +
+    as_user tee "$tree/opt/inside" >/dev/null <<'SCRIPT'
+set -ex
+mkdir -p /tmp/bundle/rootfs/bin
+cp /bin/busybox /tmp/bundle/rootfs/bin/sh
+cd /tmp/bundle
+sc=/opt/runtime
+$sc spec
+jq '.process.terminal = false | .process.args = ["sh", "-c", "sleep 1000"]' config.json >new
+mv new config.json
+$sc --systemd-cgroup create inner </dev/null >/dev/null 2>&1
+$sc start inner
+systemctl is-active runc-inner.scope
+$sc exec inner sh -c 'read line </proc/self/cgroup; echo "exec $line"'
+$sc update --pids-limit 22 inner
+systemctl show -p TasksMax runc-inner.scope
+echo "pids.max $(cat /sys/fs/cgroup/system.slice/runc-inner.scope/pids.max)"
+$sc delete --force inner
+systemctl show -p LoadState runc-inner.scope
+SCRIPT
+    cp "$runtime" "$tree/opt/runtime"
+    podman run --detach --name machine --privileged --network none --systemd always --rootfs "$tree" /lib/systemd/systemd
+    eventually podman exec machine systemctl is-active basic.target
+    status_of podman exec machine bash /opt/inside
+    same "exit status" 0 "$status"
+    same "what systemd and the kernel say" \
+        $'active\nexec 0::/\nTasksMax=22\npids.max 22\nLoadState=not-found' "$(grep -v '^+' <<<"$output")"
+    podman rm --force --time 0 machine
+    rm -rf "$tree"
+}
+
 nothing_is_left() {
     as_user podman rm --all --force --time 0
     nothing_left "*/user@1000.service/*/libpod-*" /run/user/1000/runc
@@ -186,5 +222,6 @@ check podman_maps_and_keeps_ids
 check podman_limits_bite
 check podman_life_of_a_detached_container
 check podman_has_its_own_network
+check root_of_a_machine_within_has_a_systemd_of_its_own
 check nothing_is_left
 finish

@@ -3,8 +3,8 @@
 //!     cargo test --test image                 # the program cargo built
 //!     SC_IMAGE=…/sc-image cargo test --test image -- hostile::
 //!
-//! Everything is made in a tmpfs of a mount namespace of our own. umoci, skopeo, buildah and podman are
-//! asked where they are installed; a test that cannot run here is counted as ignored, with its reason.
+//! Everything is made in a tmpfs of a mount namespace of our own. umoci, skopeo, buildah, podman and
+//! dockerd are asked where they are installed; a test that cannot run here is counted as ignored, with its reason.
 //!
 //! # Layout
 //! - [`place`]: one test's directory and store, and calls of programs there.
@@ -13,13 +13,22 @@
 
 mod archives;
 mod bundles;
+mod docker;
 mod hostile;
 mod layout;
+mod lists;
+mod lives;
 mod network;
 mod place;
 mod rootless;
 mod sc;
+mod sc_files;
+mod sc_options;
+mod sc_rootless;
+mod sc_volumes;
 mod store;
+mod storm;
+mod streams;
 mod unpacking;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -31,11 +40,20 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("unpacking", unpacking::TESTS),
     ("hostile", hostile::TESTS),
     ("archives", archives::TESTS),
+    ("docker", docker::TESTS),
     ("store", store::TESTS),
     ("bundles", bundles::TESTS),
     ("rootless", rootless::TESTS),
     ("sc", sc::TESTS),
     ("network", network::TESTS),
+    ("sc_files", sc_files::TESTS),
+    ("sc_options", sc_options::TESTS),
+    ("sc_rootless", sc_rootless::TESTS),
+    ("sc_volumes", sc_volumes::TESTS),
+    ("lives", lives::TESTS),
+    ("streams", streams::TESTS),
+    ("lists", lists::TESTS),
+    ("storm", storm::TESTS),
 ];
 
 fn main() -> ExitCode {
@@ -60,17 +78,16 @@ fn main() -> ExitCode {
 }
 
 fn run(test: &Test) -> Result<Completion, Failed> {
-    if let Some(missing) = test
-        .needs
-        .iter()
-        .find(|name| place::program(name).is_none())
-    {
-        return Ok(Completion::ignored_with(format!("no program {missing}")));
+    if let Some(missing) = test.needs.iter().find_map(|name| place::missing(name)) {
+        return Ok(Completion::ignored_with(missing));
     }
     let place = Place::new().map_err(|e| format!("{e:#}"))?;
     match catch_unwind(AssertUnwindSafe(|| (test.body)(&place))) {
         Ok(Ok(())) => Ok(Completion::Completed),
-        Ok(Err(e)) => Err(format!("{e:#}").into()),
+        Ok(Err(e)) => match e.downcast_ref::<place::CannotRun>() {
+            Some(why) => Ok(Completion::ignored_with(why.to_string())),
+            None => Err(format!("{e:#}").into()),
+        },
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
             Err(text.unwrap_or_else(|| "a panic".to_owned()).into())

@@ -11,12 +11,24 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A test: a sentence, programs it cannot do without, and what it does.
+/// A test: a sentence, what it cannot do without ([`missing`]), and what it does.
 pub struct Test {
     pub name: &'static str,
     pub needs: &'static [&'static str],
     pub body: fn(&Place) -> Result<()>,
 }
+
+/// An error of a test that found out that it cannot run here: counted as ignored.
+#[derive(Debug)]
+pub struct CannotRun(pub String);
+
+impl std::fmt::Display for CannotRun {
+    fn fmt(&self, to: &mut std::fmt::Formatter) -> std::fmt::Result {
+        to.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CannotRun {}
 
 /// `tests! { a_sentence, another_one ["umoci"] }` makes the table of a file.
 #[macro_export]
@@ -64,6 +76,19 @@ pub fn program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path)
         .map(|dir| dir.join(name))
         .find(|file| file.is_file())
+}
+
+/// Why a test cannot run here that needs this: a program, or a controller of cgroup v2 (`+memory`).
+pub fn missing(need: &str) -> Option<String> {
+    let Some(controller) = need.strip_prefix('+') else {
+        return program(need)
+            .is_none()
+            .then(|| format!("no program {need}"));
+    };
+    let mount = simplecontainer::engine::now::cgroup_mount();
+    let text = mount.and_then(|mount| fs::read_to_string(mount.join("cgroup.controllers")).ok());
+    let there = text.is_some_and(|text| text.split_whitespace().any(|name| name == controller));
+    (!there).then(|| format!("cgroup v2 has no controller {controller} here"))
 }
 
 pub fn sc_image() -> PathBuf {

@@ -6,9 +6,10 @@
 use super::commands::*;
 use super::programs;
 use super::record::Home;
-use anyhow::Result;
+use super::rootless;
+use anyhow::{Context, Result};
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
@@ -59,17 +60,36 @@ struct Rest {
 enum Verb {
     Run(Box<run::Run>),
     Create(Box<create::Create>),
-    Exec(exec::Exec),
-    Ps(ps::Ps),
-    Logs(logs::Logs),
     Start(start::Start),
     Stop(stop::Stop),
+    Restart(restart::Restart),
     Kill(kill::Kill),
+    Pause(pause::Pause),
+    Unpause(pause::Unpause),
+    Attach(attach::Attach),
+    Exec(exec::Exec),
     Wait(wait::Wait),
     Rm(rm::Rm),
+    Rename(rename::Rename),
+    Update(update::Update),
+    Ps(ps::Ps),
+    Logs(logs::Logs),
     Inspect(inspect::Inspect),
-    Network(network::Network),
     Port(port::PortVerb),
+    #[command(visible_alias = "networks")]
+    Network(network::Network),
+    Cp(cp::Cp),
+    Diff(diff::Diff),
+    Commit(commit::Commit),
+    Export(export::Export),
+    #[command(visible_alias = "volumes")]
+    Volume(volume::Volumes),
+    Top(top::Top),
+    Stats(stats::Stats),
+    Events(events::Events),
+    Prune(prune::Prune),
+    System(prune::System),
+    Info(prune::Info),
     /// Everything about images: sc-image
     Image(Rest),
     /// List images
@@ -88,18 +108,20 @@ enum Verb {
     Tag(Rest),
     /// Remove images
     Rmi(Rest),
+    /// Run a command in the user namespace of an ordinary user's containers, where all their files are root's
+    Unshare(Rest),
+    /// Print what makes a shell complete `sc`: eval "$(sc completion bash)"
+    Completion {
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a directory
+    #[command(hide = true)]
+    Man {
+        dir: PathBuf,
+    },
     /// Print the versions of the three programs
     Version,
-    /// The process beside a container: `run -d` and `start` execute it
-    #[command(hide = true)]
-    Monitor {
-        id: String,
-    },
-    /// The process beside a network
-    #[command(hide = true)]
-    Resolver {
-        network: String,
-    },
 }
 
 impl Verb {
@@ -107,17 +129,34 @@ impl Verb {
         match self {
             Verb::Run(verb) => verb.run(global),
             Verb::Create(verb) => verb.run(global),
-            Verb::Exec(verb) => verb.run(global),
-            Verb::Ps(verb) => verb.run(global),
-            Verb::Logs(verb) => verb.run(global),
             Verb::Start(verb) => verb.run(global),
             Verb::Stop(verb) => verb.run(global),
+            Verb::Restart(verb) => verb.run(global),
             Verb::Kill(verb) => verb.run(global),
+            Verb::Pause(verb) => verb.run(global),
+            Verb::Unpause(verb) => verb.run(global),
+            Verb::Attach(verb) => verb.run(global),
+            Verb::Exec(verb) => verb.run(global),
             Verb::Wait(verb) => verb.run(global),
             Verb::Rm(verb) => verb.run(global),
+            Verb::Rename(verb) => verb.run(global),
+            Verb::Update(verb) => verb.run(global),
+            Verb::Ps(verb) => verb.run(global),
+            Verb::Logs(verb) => verb.run(global),
             Verb::Inspect(verb) => verb.run(global),
-            Verb::Network(verb) => verb.run(global),
             Verb::Port(verb) => verb.run(global),
+            Verb::Network(verb) => verb.run(global),
+            Verb::Cp(verb) => verb.run(global),
+            Verb::Diff(verb) => verb.run(global),
+            Verb::Commit(verb) => verb.run(global),
+            Verb::Export(verb) => verb.run(global),
+            Verb::Volume(verb) => verb.run(global),
+            Verb::Top(verb) => verb.run(global),
+            Verb::Stats(verb) => verb.run(global),
+            Verb::Events(verb) => verb.run(global),
+            Verb::Prune(verb) => verb.run(global),
+            Verb::System(verb) => verb.run(global),
+            Verb::Info(verb) => verb.run(global),
             Verb::Image(rest) => programs::become_image(global, None, &rest.args),
             Verb::Images(rest) => programs::become_image(global, Some("list"), &rest.args),
             Verb::Pull(rest) => programs::become_image(global, Some("pull"), &rest.args),
@@ -127,9 +166,19 @@ impl Verb {
             Verb::Save(rest) => programs::become_image(global, Some("save"), &rest.args),
             Verb::Tag(rest) => programs::become_image(global, Some("tag"), &rest.args),
             Verb::Rmi(rest) => programs::become_image(global, Some("rm"), &rest.args),
+            Verb::Unshare(rest) => rootless::unshare(&rest.args),
+            Verb::Completion { shell } => {
+                let mut text = Vec::new();
+                clap_complete::generate(*shell, &mut Typed::command(), "sc", &mut text);
+                crate::show::print(&String::from_utf8(text)?)?;
+                Ok(0)
+            }
+            Verb::Man { dir } => {
+                clap_mangen::generate_to(Typed::command(), dir)
+                    .with_context(|| dir.display().to_string())?;
+                Ok(0)
+            }
             Verb::Version => programs::versions(),
-            Verb::Resolver { network } => super::network::resolver::serve(&global.home()?, network),
-            Verb::Monitor { id } => super::monitor::detached(&global.home()?, id),
         }
     }
 }
@@ -153,6 +202,9 @@ impl std::error::Error for WithStatus {}
 pub fn main(mut argv: Vec<OsString>) -> ExitCode {
     // Modes are what is said where a file is made.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    if let Some(status) = beside(&argv) {
+        return status;
+    }
     let at = verb_at(&argv);
     if argv.get(at).is_some_and(|verb| verb == "container") && argv.len() > at + 1 {
         argv.remove(at);
@@ -176,6 +228,24 @@ pub fn main(mut argv: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// `sc --root ROOT monitor ID` and `resolver NETWORK`, the processes beside a container and a network: they live long,
+/// and parse no more than they need.
+fn beside(argv: &[OsString]) -> Option<ExitCode> {
+    let [_, option, root, verb, whose] = argv else {
+        return None;
+    };
+    let run = match verb.to_str() {
+        Some("monitor") => super::monitor::run,
+        Some("resolver") => super::network::resolver::serve,
+        _ => return None,
+    };
+    if option != "--root" {
+        return None;
+    }
+    let run = Home::open(Some(root.as_ref())).and_then(|home| run(&home, &whose.to_string_lossy()));
+    Some(run.unwrap_or(1).into())
+}
+
 /// Where the verb stands: behind the options that stand before it.
 fn verb_at(argv: &[OsString]) -> usize {
     let mut at = 1;
@@ -191,15 +261,7 @@ fn verb_at(argv: &[OsString]) -> usize {
 
 /// The one line of an error. Text of an image must not steer a terminal.
 pub fn tell(e: &anyhow::Error) {
-    eprintln!("sc: {}", printable(&format!("{e:#}")));
-}
-
-pub fn printable(text: &str) -> String {
-    let shown = |c: char| match c.is_control() {
-        true => c.escape_default().to_string(),
-        false => c.to_string(),
-    };
-    text.chars().map(shown).collect()
+    eprintln!("sc: {}", crate::show::printable(&format!("{e:#}")));
 }
 
 /// Help goes to stdout and is no failure.
@@ -215,7 +277,6 @@ fn refuse(e: &clap::Error, failed: u8) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_table_of_verbs_is_sound() {

@@ -2,14 +2,18 @@
 
 use super::config::{self, Wishes};
 use super::network::wanted::Mode;
-use super::options::{lifecycle, limits, mounts, network, process, security};
+use super::options::image::{Missing, When};
+use super::options::{image, lifecycle, limits, mounts, namespaces, network, process, security};
 use super::programs;
 use super::record::{Home, Record, short};
+use super::rootless;
+use super::volumes::Hold;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -24,7 +28,13 @@ pub struct Make {
     #[command(flatten)]
     limits: limits::Limits,
     #[command(flatten)]
+    cgroup: limits::Cgroup,
+    #[command(flatten)]
     mounts: mounts::Mounts,
+    #[command(flatten)]
+    image: image::Image,
+    #[command(flatten)]
+    namespaces: namespaces::Namespaces,
     #[command(flatten)]
     network: network::Network,
     #[command(flatten)]
@@ -38,34 +48,98 @@ pub struct Make {
 }
 
 impl Make {
-    /// The container's record and directory, with its bundle.
-    pub fn make(&self, home: &Home) -> Result<Record> {
+    /// The container's record and directory, with its bundle; `detached`: nobody will be there at its start. What is
+    /// not here is fetched first, while nothing is locked.
+    pub fn make(&self, home: &Home, detached: bool) -> Result<Record> {
         let (image, command) = self.words()?;
+        let Some(image) = image else {
+            return self.attempt(home, None, command, detached);
+        };
+        if self.image.pull == When::Always {
+            self.image.pull(&home.root, image)?;
+        }
+        match self.attempt(home, Some(image), command, detached) {
+            Err(e) if e.is::<Missing>() => {}
+            made => return made,
+        }
+        if self.image.pull == When::Never {
+            bail!(
+                "no image {image} here: `sc pull {image}` fetches it, `sc load` takes it from a file"
+            );
+        }
+        let quoted = crate::show::printable(image);
+        eprintln!("Unable to find image '{quoted}' locally");
+        let pulled = self.image.pull(&home.root, image);
+        pulled.with_context(|| format!("no image {image} here, and it cannot be pulled"))?;
+        self.attempt(home, Some(image), command, detached)
+    }
+
+    fn attempt(
+        &self,
+        home: &Home,
+        image: Option<&str>,
+        command: &[String],
+        detached: bool,
+    ) -> Result<Record> {
         let wishes = self.wishes()?;
-        let record = Record {
-            name: self.lifecycle.name.clone(),
+        let mut record = Record {
             image: image.unwrap_or_default().to_owned(),
-            labels: self.lifecycle.labels()?,
             terminal: self.process.tty,
             interactive: self.process.interactive,
-            remove: self.lifecycle.rm,
+            stdin_once: self.process.interactive && !detached,
             networks: self.network.wanted(home, image.is_none())?,
             runtime: self.runtime()?,
+            systemd_cgroup: self.cgroup.systemd_cgroup,
             ..Record::default()
         };
-        home.create(record, |dir, record| {
-            let mut config = match image {
+        self.lifecycle.note(&mut record)?;
+        let cidfile = self.cidfile()?;
+        // Held until the record names what is made.
+        let mut hold = None;
+        let record = home.create(record, |dir, record| {
+            let (mut config, volumes) = match image {
                 Some(image) => self.unpack(home, image, command, dir, record)?,
-                None => self.adopt(command, dir)?,
+                None => {
+                    record.health = self.lifecycle.health(None)?;
+                    (self.adopt(command, dir)?, Vec::new())
+                }
             };
             self.complete(&mut config, wishes, home, dir, record, image.is_some())?;
+            record.joins = self.namespaces.apply(&mut config, home)?;
+            record.mounts = self.mounts.wanted(home, &volumes)?;
+            if mounts::Mounts::names_volumes(&record.mounts) {
+                hold = Some(Hold::take(home)?);
+            }
+            let mounts = &mut record.mounts;
+            self.mounts
+                .apply(&mut config, mounts, home, &mut hold, image.is_some())?;
+            rootless::finish(&mut config);
             let words = config["process"]["args"].as_array().into_iter().flatten();
             record.command = words
                 .filter_map(|word| Some(word.as_str()?.to_owned()))
                 .collect();
+            if self.lifecycle.init {
+                put_init_before(&mut config)?;
+            }
             let text = serde_json::to_vec_pretty(&config)?;
             Ok(fs::write(dir.join("bundle/config.json"), text)?)
-        })
+        })?;
+        if let Some(hold) = hold {
+            hold.keep();
+        }
+        if let Some(mut file) = cidfile {
+            file.write_all(record.id.as_bytes()).context("--cidfile")?;
+        }
+        Ok(record)
+    }
+
+    fn cidfile(&self) -> Result<Option<File>> {
+        let Some(path) = &self.lifecycle.cidfile else {
+            return Ok(None);
+        };
+        let new = File::create_new(path);
+        new.map(Some)
+            .with_context(|| format!("--cidfile {}", path.display()))
     }
 
     fn words(&self) -> Result<(Option<&str>, &[String])> {
@@ -91,13 +165,10 @@ impl Make {
     fn wishes(&self) -> Result<Wishes> {
         let mut wishes = Wishes::default();
         self.process.wish(&mut wishes)?;
-        self.limits.wish(&mut wishes)?;
-        self.mounts.wish(&mut wishes)?;
-        self.security.wish(&mut wishes);
         Ok(wishes)
     }
 
-    /// sc-image makes the bundle, and says which layers are below it.
+    /// sc-image makes the bundle, and says which layers are below it; the second is where the image wants volumes.
     fn unpack(
         &self,
         home: &Home,
@@ -105,15 +176,15 @@ impl Make {
         command: &[String],
         dir: &Path,
         record: &mut Record,
-    ) -> Result<Value> {
+    ) -> Result<(Value, Vec<String>)> {
         #[derive(Deserialize)]
         struct Layers {
+            id: String,
             lowerdirs: Vec<PathBuf>,
+            volumes: Vec<String>,
+            rootless: bool,
+            healthcheck: Option<Value>,
         }
-        ensure!(
-            nix::unistd::geteuid().is_root(),
-            "run IMAGE needs root, to mount its layers; without root, run a bundle: `sc-image unpack --bundle DIR {image}`, `sc run --bundle DIR`"
-        );
         let mut program = programs::image(&home.root);
         program
             .arg("unpack")
@@ -124,10 +195,19 @@ impl Make {
         for (option, value) in [
             ("--user", &self.process.user),
             ("--entrypoint", &self.process.entrypoint),
+            ("--platform", &self.image.platform),
         ] {
             if let Some(value) = value {
                 program.arg(format!("{option}={value}"));
             }
+        }
+        for (option, values) in [
+            ("--group-add", &self.process.group_add),
+            // The seccomp profile goes by them.
+            ("--cap-add", &self.security.cap_add),
+            ("--cap-drop", &self.security.cap_drop),
+        ] {
+            program.args(values.iter().map(|value| format!("{option}={value}")));
         }
         program
             .arg(image)
@@ -142,11 +222,8 @@ impl Make {
                 .last()
                 .unwrap_or("failed")
                 .trim_start_matches("sc-image: ");
-            let missing = error.contains("no such image") || error.contains("no image");
-            match missing {
-                true => bail!(
-                    "no image {image} here: `sc pull {image}` fetches it, `sc load` takes it from a file"
-                ),
+            match error.ends_with(": no such image") {
+                true => return Err(Missing.into()),
                 false => bail!("{error}"),
             }
         }
@@ -162,13 +239,17 @@ impl Make {
             std::os::unix::fs::symlink(layer, dir.join(format!("l/{number}")))?;
         }
         record.lower = layers.lowerdirs;
+        record.image_id = layers.id;
+        record.rootless = layers.rootless;
+        record.health = self.lifecycle.health(layers.healthcheck.as_ref())?;
         let text = fs::read(dir.join("bundle/config.json"))?;
-        let config: Value = serde_json::from_slice(&text)?;
-        if let Some(signal) = config["annotations"]["org.opencontainers.image.stopSignal"].as_str()
-        {
+        let mut config: Value = serde_json::from_slice(&text)?;
+        rootless::nest(&mut config);
+        let said = config["annotations"]["org.opencontainers.image.stopSignal"].as_str();
+        if let (Some(signal), true) = (said, record.stop_signal.is_empty()) {
             record.stop_signal = signal.to_owned();
         }
-        Ok(config)
+        Ok((config, layers.volumes))
     }
 
     /// A copy of the bundle's config.json, with its root where it was.
@@ -200,6 +281,15 @@ impl Make {
             };
             config["process"]["user"] = json!({ "uid": number(uid)?, "gid": number(gid)? });
         }
+        for group in &self.process.group_add {
+            let gid: u32 = group
+                .parse()
+                .with_context(|| format!("--group-add {group}: in a bundle, only numbers"))?;
+            let gids = &mut config["process"]["user"]["additionalGids"];
+            let mut all = gids.as_array().cloned().unwrap_or_default();
+            all.push(json!(gid));
+            *gids = json!(all);
+        }
         fs::create_dir(dir.join("bundle"))?;
         Ok(config)
     }
@@ -214,7 +304,8 @@ impl Make {
         record: &mut Record,
         image: bool,
     ) -> Result<()> {
-        wishes.host_network = record.networks.mode == Mode::Host;
+        let mode = record.networks.mode.clone();
+        wishes.host_network = mode == Mode::Host;
         if image {
             let hostname = wishes
                 .hostname
@@ -223,14 +314,36 @@ impl Make {
             let exposed = config["annotations"]["org.opencontainers.image.exposedPorts"].as_str();
             (self.network).publish_exposed(&mut record.networks, exposed.unwrap_or_default())?;
             record.networks.hostname = hostname.clone();
-            identify(config, home, dir, &record.networks.mode)?;
+            identify(config, home, dir, &mode)?;
             wishes.env.insert(0, format!("HOSTNAME={hostname}"));
         }
-        if record.networks.mode.is_prepared() {
-            config::join_network(config, &dir.join("netns"), record.networks.mode.is_own());
+        if mode.is_prepared() {
+            config::join_network(config, &dir.join("netns"), mode.is_own());
         }
-        config::apply(config, &wishes)
+        config::apply(config, &wishes)?;
+        self.process.apply(config)?;
+        self.limits.apply(config)?;
+        self.cgroup.apply(config, &record.id);
+        self.security.apply(config)
     }
+}
+
+/// `--init`: sc-init is process 1, and the program its child. Below /dev, where nothing of it stays in a layer.
+fn put_init_before(config: &mut Value) -> Result<()> {
+    const AT: &str = "/dev/sc-init";
+    let program = programs::find("sc-init");
+    ensure!(
+        program.is_absolute(),
+        "--init: sc-init is not beside sc: install it there"
+    );
+    config::add_mount(
+        config,
+        json!({ "destination": AT, "type": "bind", "source": program, "options": ["bind", "ro", "nosuid", "nodev", "rprivate"] }),
+    );
+    let words = config["process"]["args"].as_array_mut();
+    let words = words.context("config.json: process.args is missing")?;
+    words.splice(0..0, [json!(AT), json!("--")]);
+    Ok(())
 }
 
 /// /etc/hosts, /etc/hostname and /etc/resolv.conf: files that are filled when the container starts, or those of the

@@ -3,11 +3,11 @@
 use super::cli::{Global, WithStatus};
 use super::record::{Home, Record};
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// Beside this program, else in $PATH.
 pub fn find(name: &str) -> PathBuf {
@@ -24,6 +24,60 @@ pub fn image(root: &Path) -> Command {
     let mut command = Command::new(find("sc-image"));
     command.arg("--root").arg(root);
     command
+}
+
+/// sc-image writing what is in an open directory as a tar. The directory is its stdin: no path leads to what a
+/// container can move away.
+pub fn tar(dir: OwnedFd, args: &[&OsStr]) -> Command {
+    let mut command = Command::new(find("sc-image"));
+    command
+        .args(["tar", "/proc/self/fd/0"])
+        .args(args)
+        .stdin(dir);
+    command
+}
+
+/// sc-image making files of a tar in an open directory, which is its stdout.
+pub fn untar(dir: OwnedFd, args: &[&str]) -> Command {
+    let mut command = Command::new(find("sc-image"));
+    command
+        .args(["untar", "/proc/self/fd/1"])
+        .args(args)
+        .stdout(dir);
+    command
+}
+
+/// From one open directory into another.
+pub fn copy(from: OwnedFd, what: &[&OsStr], into: OwnedFd, how: &[&str]) -> Result<()> {
+    let mut reader = tar(from, what)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("execute sc-image")?;
+    let stream = reader.stdout.take().context("no pipe")?;
+    let written = untar(into, how)
+        .stdin(stream)
+        .stderr(Stdio::piped())
+        .output();
+    let read = reader.wait_with_output()?;
+    // Who writes may have stopped because of who reads, and the other way round: the writer is asked first,
+    // because a reader whose listener has gone says only that.
+    said(&written.context("execute sc-image")?)?;
+    said(&read)
+}
+
+/// What a program that has failed said last.
+pub fn said(output: &Output) -> Result<()> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let last = text.trim().lines().last().unwrap_or("it died").to_owned();
+    let words = ["sc-image: ", "untar: ", "tar: "];
+    let last = words
+        .iter()
+        .fold(&*last, |text, word| text.strip_prefix(word).unwrap_or(text));
+    bail!("{last}")
 }
 
 /// Goes on as sc-image.
@@ -50,85 +104,8 @@ pub fn versions() -> Result<u8> {
 pub fn runtime(home: &Home, record: &Record) -> Command {
     let mut command = Command::new(&record.runtime);
     command.arg("--root").arg(&home.state);
+    command.args(record.systemd_cgroup.then_some("--systemd-cgroup"));
     command
-}
-
-/// runtime-spec's state, as far as it is looked at.
-#[derive(Debug, Deserialize)]
-pub struct State {
-    pub status: String,
-    pub pid: Option<i32>,
-}
-
-/// What the runtime, and so the kernel, says; `None`: it knows no such container.
-pub fn state(home: &Home, record: &Record) -> Result<Option<State>> {
-    let mut command = runtime(home, record);
-    let output = command
-        .args(["state", &record.id])
-        .stdin(Stdio::null())
-        .output();
-    let output = output.with_context(|| format!("execute {}", record.runtime.display()))?;
-    if output.status.success() {
-        let said = serde_json::from_slice(&output.stdout);
-        return Ok(Some(
-            said.with_context(|| format!("{} state", record.runtime.display()))?,
-        ));
-    }
-    let error = String::from_utf8_lossy(&output.stderr);
-    // runc's words, which are sc-runtime's; crun's.
-    let unknown = ["does not exist", "No such file or directory"];
-    match unknown.iter().any(|words| error.contains(words)) {
-        true => Ok(None),
-        false => bail!(
-            "{} state: {}",
-            record.runtime.display(),
-            error.trim().trim_start_matches("sc-runtime: ")
-        ),
-    }
-}
-
-/// What is true of a container now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Now {
-    Created,
-    Running,
-    Paused,
-    /// `None`: its monitor was killed, so nobody knows the status.
-    Exited(Option<u8>),
-}
-
-impl Now {
-    /// docker's word.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Now::Created => "created",
-            Now::Running => "running",
-            Now::Paused => "paused",
-            Now::Exited(_) => "exited",
-        }
-    }
-
-    pub fn is_alive(&self) -> bool {
-        matches!(self, Now::Running | Now::Paused)
-    }
-}
-
-pub fn now(home: &Home, record: &Record) -> Result<Now> {
-    if record.finished.is_some() {
-        return Ok(Now::Exited(record.exit));
-    }
-    let state = state(home, record)?;
-    Ok(match state.as_ref().map(|state| state.status.as_str()) {
-        Some("running") => Now::Running,
-        Some("paused") => Now::Paused,
-        Some("created" | "creating") => Now::Created,
-        // It may have been recorded between the two looks.
-        _ => match home.load(&record.id)? {
-            Some(later) if later.finished.is_some() => Now::Exited(later.exit),
-            _ if record.started.is_none() => Now::Created,
-            _ => Now::Exited(None),
-        },
-    })
 }
 
 /// A runtime's call that is expected to succeed.

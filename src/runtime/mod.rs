@@ -15,22 +15,20 @@
 
 pub mod cgroup;
 pub mod cli;
-pub use crate::clock;
+pub use crate::{clock, duration, pid, signal};
 pub mod commands;
 pub mod config;
 pub mod container;
 pub mod dbus;
-pub mod duration;
 pub mod handshake;
 pub mod hooks;
 pub mod host;
 pub mod init;
 pub mod log;
 pub mod lsm;
+pub mod notify;
 pub mod parent;
-pub mod pid;
 pub mod plan;
-pub mod signal;
 pub mod size;
 pub mod state;
 pub mod stats;

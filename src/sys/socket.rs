@@ -113,3 +113,28 @@ pub fn receive(socket: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Option<O
         return Ok((message.bytes, fd));
     }
 }
+
+/// A socket at `path` that takes connections which keep message boundaries; asking it never blocks.
+pub fn listen_for_packets(path: &Path) -> Result<OwnedFd> {
+    use nix::sys::socket::{Backlog, bind, listen, socket};
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
+        .call("socket", || "AF_UNIX, SOCK_SEQPACKET".to_owned())?;
+    let address = UnixAddr::new(path).call("bind", || format!("{path:?}"))?;
+    bind(socket.as_raw_fd(), &address).call("bind", || format!("{path:?}"))?;
+    listen(&socket, Backlog::MAXCONN).call("listen", || format!("{path:?}"))?;
+    Ok(socket)
+}
+
+/// The next connection, which does not block; `None`: nobody waits.
+pub fn accept(listener: BorrowedFd) -> Result<Option<OwnedFd>> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    match nix::sys::socket::accept4(listener.as_raw_fd(), flags) {
+        // SAFETY: the kernel has just made this descriptor for this process.
+        Ok(raw) => Ok(Some(unsafe { OwnedFd::from_raw_fd(raw) })),
+        Err(nix::errno::Errno::EAGAIN) => Ok(None),
+        // It hung up before it was its turn, or a signal came: the next poll tells of the rest.
+        Err(nix::errno::Errno::ECONNABORTED | nix::errno::Errno::EINTR) => Ok(None),
+        Err(e) => Err(e).call("accept4", || listener.as_raw_fd().to_string()),
+    }
+}

@@ -7,6 +7,7 @@ use clap::Args;
 
 /// Make a container without starting it; print its id
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub struct Create {
     #[command(flatten)]
     make: Make,
@@ -14,7 +15,7 @@ pub struct Create {
 
 impl Create {
     pub fn run(&self, global: &Global) -> Result<u8> {
-        println!("{}", self.make.make(&global.home()?)?.id);
+        println!("{}", self.make.make(&global.home()?, false)?.id);
         Ok(0)
     }
 }

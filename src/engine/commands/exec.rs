@@ -1,18 +1,27 @@
 //! `exec`: one more process in a running container, by its runtime.
 
 use crate::engine::cli::Global;
-use crate::engine::options::process::valued;
-use crate::engine::programs::{self, Now};
+use crate::engine::events::{self, Event};
+use crate::engine::now::{self, Now};
+use crate::engine::options::process::{environment, valued};
+use crate::engine::programs;
+use crate::engine::record::{Home, Record};
+use crate::users;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use std::fs;
-use std::io::IsTerminal;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use std::fs::{self, File};
+use std::io::{IsTerminal, Read};
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 /// Run one more command in a running container
 #[derive(Debug, Args)]
 pub struct Exec {
+    /// In the background
+    #[arg(short, long)]
+    detach: bool,
     /// Keep stdin open
     #[arg(short, long)]
     interactive: bool,
@@ -22,12 +31,18 @@ pub struct Exec {
     /// An environment variable; KEY alone takes the value it has here
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     env: Vec<String>,
+    /// A file of such lines
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
     /// Working directory [default: the container's]
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// Who runs it, in numbers [default: as the container]
-    #[arg(short, long, value_name = "UID[:GID]")]
+    /// Who runs it, names of the container or numbers [default: as the container]
+    #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
+    /// With all capabilities
+    #[arg(long)]
+    privileged: bool,
     /// Name, id or beginning of the id
     container: String,
     /// The program and its arguments
@@ -38,14 +53,14 @@ pub struct Exec {
 impl Exec {
     pub fn run(&self, global: &Global) -> Result<u8> {
         ensure!(
-            !self.tty || std::io::stdin().is_terminal(),
+            !self.tty || self.detach || std::io::stdin().is_terminal(),
             "--tty: stdin is not a terminal; without -t none is needed"
         );
         let home = global.home()?;
         let record = home.find(&self.container)?;
-        match programs::now(&home, &record)? {
+        match now::now(&home, &record)? {
             Now::Running => {}
-            Now::Paused => bail!("container {} is paused", self.container),
+            Now::Paused => bail!("container {0} is paused: `sc unpause {0}`", self.container),
             _ => bail!(
                 "container {} is not running: `sc start {0}`",
                 self.container
@@ -57,28 +72,101 @@ impl Exec {
             .join(format!("exec.{}", std::process::id()));
         let mut runtime = programs::runtime(&home, &record);
         runtime.args(["--log-format", "json", "--log"]).arg(&log);
-        runtime.arg("exec").args(self.tty.then_some("--tty"));
-        for entry in self.env.iter().cloned().filter_map(valued) {
-            runtime.arg("--env").arg(entry);
-        }
-        for (option, value) in [("--cwd", &self.workdir), ("--user", &self.user)] {
-            if let Some(value) = value {
-                runtime.arg(option).arg(value);
-            }
-        }
-        if !self.interactive && !self.tty {
+        runtime.arg("exec").args(self.options(&record)?);
+        if !self.interactive && !self.tty || self.detach {
             runtime.stdin(Stdio::null());
         }
+        if self.detach {
+            runtime.stdout(Stdio::null()).stderr(Stdio::null());
+        }
+        tell(&home, &record, "exec_start", &self.command);
         let status = runtime.arg(&record.id).args(&self.command).status();
         let said = programs::error_in(&log);
         // There is none where nothing was said.
         let _ = fs::remove_file(&log);
         let status = status.with_context(|| format!("execute {}", record.runtime.display()))?;
+        if !self.detach {
+            tell(&home, &record, "exec_die", &self.command);
+        }
         Ok(match (said, status.code(), status.signal()) {
             // The runtime has told it on stderr.
-            (Some(said), ..) => programs::refused_status(&said),
+            (Some(said), ..) => {
+                if self.detach {
+                    eprintln!("sc: {}", crate::show::printable(&said));
+                }
+                programs::refused_status(&said)
+            }
             (None, Some(code), _) => code as u8,
             (None, None, signal) => 128 + signal.unwrap_or(0) as u8,
         })
     }
+
+    fn options(&self, record: &Record) -> Result<Vec<String>> {
+        let mut options = Vec::new();
+        let mut add = |option: &str, value: String| options.extend([option.to_owned(), value]);
+        let mut env = environment(&self.env_file, &self.env)?;
+        if let Some(typed) = &self.user {
+            let user = find_user(record, typed)?;
+            add("--user", format!("{}:{}", user.uid, user.gid));
+            for gid in user.additional_gids.iter().filter(|gid| **gid != user.gid) {
+                add("--additional-gids", gid.to_string());
+            }
+            if let Some(home) = &user.home
+                && !env.iter().any(|entry| entry.starts_with("HOME="))
+            {
+                env.push(format!("HOME={home}"));
+            }
+        }
+        if self.tty {
+            env.extend(valued("TERM".to_owned()));
+        }
+        env.into_iter().for_each(|entry| add("--env", entry));
+        if let Some(dir) = &self.workdir {
+            add("--cwd", dir.clone());
+        }
+        if self.privileged {
+            for cap in caps::runtime::thread_all_supported() {
+                add("--cap", cap.to_string());
+            }
+        }
+        options.extend(self.tty.then(|| "--tty".to_owned()));
+        options.extend(self.detach.then(|| "--detach".to_owned()));
+        Ok(options)
+    }
+}
+
+fn tell(home: &Home, record: &Record, action: &str, command: &[String]) {
+    let action = format!("{action}: {}", command.join(" "));
+    events::tell(home, &Event::of(record, &action));
+}
+
+/// By the container's own files, as they are now.
+fn find_user(record: &Record, typed: &str) -> Result<users::User> {
+    let process = record.process.as_ref().context("the container has ended")?;
+    let text = |path| inside(process.pid, path).with_context(|| format!("{path} of the container"));
+    let user = users::resolve(typed, &text("etc/passwd")?, &text("etc/group")?);
+    user.with_context(|| format!("--user {typed}"))
+}
+
+/// A file below the root of a process, wherever its links point; empty where there is none.
+fn inside(pid: i32, path: &str) -> Result<String> {
+    let root = nix::fcntl::openat(
+        AT_FDCWD,
+        format!("/proc/{pid}/root").as_str(),
+        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        nix::sys::stat::Mode::empty(),
+    )?;
+    // A FIFO must not make us wait.
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let file = match openat2(&root, path, how) {
+        Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) => return Ok(String::new()),
+        other => File::from(other?),
+    };
+    ensure!(file.metadata()?.is_file(), "not a file");
+    let mut text = Vec::new();
+    file.take(users::FILE_LIMIT + 1).read_to_end(&mut text)?;
+    ensure!(text.len() as u64 <= users::FILE_LIMIT, "longer than 1 MiB");
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }

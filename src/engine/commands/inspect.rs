@@ -1,29 +1,49 @@
-//! `inspect`: all that is known of containers, in docker's keys.
+//! `inspect`: all that is known of a thing, in docker's keys. What is no container may be an image.
 
 use crate::engine::cli::{Global, tell};
+use crate::engine::log;
 use crate::engine::network::claim::Given;
-use crate::engine::programs::{self, Now};
-use crate::engine::record::{Home, Record};
-use anyhow::Result;
-use clap::Args;
+use crate::engine::now::{self, Now};
+use crate::engine::options::mounts::described;
+use crate::engine::programs;
+use crate::engine::record::{Home, Record, Restart};
+use crate::engine::template::Template;
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
-/// Print all that is known of containers, as JSON
+/// Print all that is known of containers or images, as JSON
 #[derive(Debug, Args)]
 pub struct Inspect {
+    /// A template like '{{.State.Status}}', for each
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// With the sizes of what containers wrote
+    #[arg(short, long)]
+    size: bool,
+    /// [default: a container, else an image]
+    #[arg(long = "type", value_name = "TYPE", value_enum)]
+    kind: Option<Kind>,
     /// Names, ids or beginnings of ids
-    #[arg(value_name = "CONTAINER", required = true)]
-    containers: Vec<String>,
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Container,
+    Image,
 }
 
 impl Inspect {
     pub fn run(&self, global: &Global) -> Result<u8> {
         let home = global.home()?;
         let (mut found, mut status) = (Vec::new(), 0);
-        for name in &self.containers {
-            match describe(&home, name) {
+        for name in &self.names {
+            match self.one(&home, name) {
                 Ok(value) => found.push(value),
                 Err(e) => {
                     tell(&e);
@@ -31,9 +51,53 @@ impl Inspect {
                 }
             }
         }
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        match self.format.as_deref() {
+            None | Some("json") => println!("{}", serde_json::to_string_pretty(&found)?),
+            Some(text) => {
+                let template = Template::parse(text)?;
+                for value in &found {
+                    println!("{}", template.render(value)?);
+                }
+            }
+        }
         Ok(status)
     }
+
+    fn one(&self, home: &Home, name: &str) -> Result<Value> {
+        match (self.kind, home.find(name)) {
+            (None | Some(Kind::Container), Ok(record)) => {
+                let mut value = describe(home, &record)?;
+                if self.size {
+                    value["SizeRw"] = json!(super::ps::size(&home.dir(&record.id).join("upper")));
+                }
+                Ok(value)
+            }
+            (Some(Kind::Container), Err(e)) => Err(e),
+            (kind, _) => match (image(home, name), kind) {
+                (Ok(value), _) => Ok(value),
+                (Err(e), Some(_)) => Err(e),
+                (Err(_), None) => bail!(
+                    "no such container or image: {name}; `sc ps -a` and `sc images` list them"
+                ),
+            },
+        }
+    }
+}
+
+fn image(home: &Home, name: &str) -> Result<Value> {
+    let mut program = programs::image(&home.root);
+    let output = program
+        .args(["inspect", name])
+        .stdin(Stdio::null())
+        .output();
+    let output = output.context("execute sc-image")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said.lines().last().unwrap_or("failed");
+        bail!("{}", last.trim_start_matches("sc-image: "));
+    }
+    let mut all: Vec<Value> = serde_json::from_slice(&output.stdout).context("sc-image inspect")?;
+    all.pop().context("sc-image inspect said nothing")
 }
 
 /// docker's NetworkSettings: what it was given, while it runs.
@@ -72,35 +136,26 @@ fn network(dir: &Path, record: &Record, alive: bool) -> Value {
     })
 }
 
-fn describe(home: &Home, name: &str) -> Result<Value> {
-    let record = home.find(name)?;
-    let now = programs::now(home, &record)?;
-    let pid = match now.is_alive() {
-        true => programs::state(home, &record)?.and_then(|state| state.pid),
-        false => None,
-    };
-    let exit = match now {
-        Now::Exited(exit) => json!(exit),
-        _ => json!(0),
-    };
+pub fn describe(home: &Home, record: &Record) -> Result<Value> {
+    let now = now::now(home, record)?;
     let dir = home.dir(&record.id);
-    let config: Value = serde_json::from_slice(&fs::read(dir.join("bundle/config.json"))?)?;
-    Ok(json!({
+    let path = dir.join("bundle/config.json");
+    let text = fs::read(&path).with_context(|| path.display().to_string())?;
+    let config: Value =
+        serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+    let restarts = match record.restart {
+        Restart::OnFailure(most) => most,
+        _ => 0,
+    };
+    let mut value = json!({
         "Id": record.id,
         "Name": record.name,
         "Created": record.created,
         "Path": record.command.first(),
         "Args": record.command.iter().skip(1).collect::<Vec<_>>(),
         "Image": record.image,
-        "State": {
-            "Status": now.word(),
-            "Running": now.is_alive(),
-            "Paused": now == Now::Paused,
-            "Pid": pid.unwrap_or(0),
-            "ExitCode": exit,
-            "StartedAt": record.started,
-            "FinishedAt": record.finished,
-        },
+        "RestartCount": record.restarts,
+        "State": state(record, &now),
         "Config": {
             "Hostname": config["hostname"],
             "User": config["process"]["user"],
@@ -110,17 +165,58 @@ fn describe(home: &Home, name: &str) -> Result<Value> {
             "Labels": record.labels,
             "Tty": record.terminal,
             "OpenStdin": record.interactive,
+            "StdinOnce": record.stdin_once,
+            "StopSignal": record.stop_signal,
+            "StopTimeout": record.stop_timeout,
+            "Healthcheck": record.health.as_ref().map(|health| json!({
+                "Test": health.command,
+                "Interval": health.interval,
+                "Timeout": health.timeout,
+                "StartPeriod": health.start_period,
+                "Retries": health.retries,
+            })),
         },
         "HostConfig": {
             "NetworkMode": record.networks.name(),
             "AutoRemove": record.remove,
+            "RestartPolicy": { "Name": record.restart.name(), "MaximumRetryCount": restarts },
+            "LogConfig": {
+                "Type": record.log.driver.name(),
+                "Config": { "max-size": record.log.max_size.to_string(), "max-file": record.log.max_file.to_string() },
+            },
             "Runtime": record.runtime,
             "ReadonlyRootfs": config["root"]["readonly"].as_bool().unwrap_or(false),
             "Resources": config["linux"]["resources"],
         },
-        "NetworkSettings": network(&home.dir(&record.id), &record, now.is_alive()),
-        "Mounts": config["mounts"],
-        "LogPath": dir.join("log.json"),
+        "NetworkSettings": network(&dir, record, now.is_alive()),
+        "Mounts": described(home, &record.mounts),
+        "LogPath": log::rotated(&dir.join("log.json"), 0),
         "Bundle": dir.join("bundle"),
-    }))
+    });
+    if let Some(health) = &record.healthy {
+        value["State"]["Health"] = json!(health);
+    }
+    Ok(value)
+}
+
+fn state(record: &Record, now: &Now) -> Value {
+    const NEVER: &str = "0001-01-01T00:00:00Z";
+    let exit = match now {
+        Now::Exited(exit) | Now::Restarting(exit) => json!(exit),
+        _ => json!(0),
+    };
+    let process = record.process.as_ref().filter(|_| now.is_alive());
+    json!({
+        "Status": now.word(),
+        "Running": now.is_alive(),
+        "Paused": *now == Now::Paused,
+        "Restarting": matches!(now, Now::Restarting(_)),
+        "OOMKilled": record.oom_killed,
+        "Pid": process.map_or(0, |process| process.pid),
+        "CgroupPath": process.and_then(|process| process.cgroup.as_ref()),
+        "ExitCode": exit,
+        "Error": record.error,
+        "StartedAt": record.started.as_deref().unwrap_or(NEVER),
+        "FinishedAt": record.finished.as_deref().unwrap_or(NEVER),
+    })
 }

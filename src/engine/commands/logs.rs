@@ -1,14 +1,18 @@
 //! `logs`: what a container said, stdout and stderr kept apart.
 
+use crate::clock;
 use crate::engine::cli::Global;
-use crate::engine::log::Line;
-use crate::engine::record::Home;
-use anyhow::{Context, Result};
+use crate::engine::log::{Line, rotated};
+use crate::engine::record::{Home, LogDriver, Record};
+use crate::engine::times;
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// Print what a container said
 #[derive(Debug, Args)]
@@ -19,6 +23,12 @@ pub struct Logs {
     /// Only so many of the last lines, or all
     #[arg(short = 'n', long, value_name = "NUMBER", default_value = "all")]
     tail: String,
+    /// From a time on, or since so long: 2026-01-31T12:00:00Z, 10m
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Up to a time
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
     /// With the time of each line
     #[arg(short, long)]
     timestamps: bool,
@@ -26,30 +36,87 @@ pub struct Logs {
     container: String,
 }
 
+/// What is wanted of the lines.
+struct Wanted {
+    tail: usize,
+    since: Option<i64>,
+    until: Option<i64>,
+    timestamps: bool,
+}
+
 impl Logs {
     pub fn run(&self, global: &Global) -> Result<u8> {
-        let tail = match self.tail.as_str() {
-            "all" => usize::MAX,
-            number => number
-                .parse()
-                .with_context(|| format!("--tail {number}: not a number"))?,
+        let time = |option: &str, text: &Option<String>| {
+            let nanos = text.as_deref().map(times::parse);
+            nanos.transpose().with_context(|| option.to_owned())
+        };
+        let wanted = Wanted {
+            tail: match self.tail.as_str() {
+                "all" | "-1" => usize::MAX,
+                number => number
+                    .parse()
+                    .with_context(|| format!("--tail {number}: not a number"))?,
+            },
+            since: time("--since", &self.since)?,
+            until: time("--until", &self.until)?,
+            timestamps: self.timestamps,
         };
         let home = global.home()?;
         let record = home.find(&self.container)?;
+        match record.log.driver {
+            LogDriver::JsonFile => wanted.files(&home, &record, self.follow),
+            LogDriver::Journald => self.journal(&record),
+            LogDriver::None => bail!(
+                "container {} keeps no log: it was made with --log-driver none",
+                record.name
+            ),
+        }
+    }
+
+    /// The journal has a reader of its own.
+    fn journal(&self, record: &Record) -> Result<u8> {
+        use std::os::unix::process::CommandExt;
+        let mut reader = std::process::Command::new("journalctl");
+        reader.args(["--quiet", "--no-pager", "--all"]);
+        reader.arg(match self.timestamps {
+            true => "--output=short-iso-precise",
+            false => "--output=cat",
+        });
+        reader.args(self.follow.then_some("--follow"));
+        reader.arg(format!("--lines={}", self.tail));
+        for (option, typed) in [("--since", &self.since), ("--until", &self.until)] {
+            if let Some(text) = typed {
+                let seconds = times::parse(text)? / 1_000_000_000;
+                reader.arg(format!("{option}=@{seconds}"));
+            }
+        }
+        let e = reader
+            .arg(format!("CONTAINER_ID_FULL={}", record.id))
+            .exec();
+        Err(e).context("execute journalctl, which reads what --log-driver journald wrote")
+    }
+}
+
+impl Wanted {
+    fn files(&self, home: &Home, record: &Record, follow: bool) -> Result<u8> {
         let path = home.dir(&record.id).join("log.json");
-        let mut log =
-            BufReader::new(File::open(&path).with_context(|| path.display().to_string())?);
-        // Watched before it is read: nothing falls between.
+        // Watched before it is read: nothing falls between. The directory, as files rotate in it.
         let watch = Inotify::init(InitFlags::IN_CLOEXEC)?;
-        watch.add_watch(
-            &path,
-            AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE,
-        )?;
+        let flags = AddWatchFlags::IN_MODIFY
+            | AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_DELETE_SELF;
+        if follow {
+            watch.add_watch(&home.dir(&record.id), flags)?;
+        }
+        let mut log = Reader::open(&path)?;
         let mut kept = VecDeque::new();
-        let mut text = String::new();
-        while next(&mut log, &mut text)? {
-            kept.push_back(std::mem::take(&mut text));
-            if kept.len() > tail {
+        while let Some(line) = log.next()? {
+            if !self.is_in_time(&line)? {
+                continue;
+            }
+            kept.push_back(line);
+            if kept.len() > self.tail {
                 kept.pop_front();
             }
         }
@@ -58,21 +125,30 @@ impl Logs {
                 return Ok(0);
             }
         }
-        if !self.follow {
-            return Ok(0);
-        }
-        loop {
-            let goes_on = is_written(&home, &record.id);
-            while next(&mut log, &mut text)? {
-                if !self.show(&std::mem::take(&mut text))? {
+        while follow {
+            // Its end closes the log, which wakes us.
+            let goes_on = home.is_monitored(&record.id);
+            while let Some(line) = log.next()? {
+                if self.is_in_time(&line)? && !self.show(&line)? {
                     return Ok(0);
                 }
             }
-            if !goes_on {
-                return Ok(0);
+            if !goes_on || self.until.is_some_and(|until| clock::nanos() > until) {
+                break;
             }
             watch.read_events()?;
         }
+        Ok(0)
+    }
+
+    fn is_in_time(&self, text: &str) -> Result<bool> {
+        if self.since.is_none() && self.until.is_none() {
+            return Ok(true);
+        }
+        let line: Line = serde_json::from_str(text).context("log.json")?;
+        let time = clock::parse_nanos(&line.time).unwrap_or(0);
+        Ok(self.since.is_none_or(|since| time >= since)
+            && self.until.is_none_or(|until| time <= until))
     }
 
     /// False: who listened has gone.
@@ -93,13 +169,62 @@ impl Logs {
     }
 }
 
-/// One whole line; what is being written waits in `text`.
-fn next(log: &mut BufReader<File>, text: &mut String) -> Result<bool> {
-    log.read_line(text)?;
-    Ok(text.ends_with('\n'))
+/// Lines from the oldest file to the newest, across rotations.
+struct Reader {
+    path: PathBuf,
+    file: BufReader<File>,
+    text: String,
 }
 
-/// Does a monitor live? Its end closes the log, which wakes the reader.
-fn is_written(home: &Home, id: &str) -> bool {
-    matches!(home.try_monitor(id), Ok(None))
+impl Reader {
+    fn open(path: &Path) -> Result<Reader> {
+        let oldest = (1..).take_while(|age| rotated(path, *age).exists()).last();
+        let first = rotated(path, oldest.unwrap_or(0));
+        let file = File::open(&first).with_context(|| first.display().to_string())?;
+        Ok(Reader {
+            path: path.to_owned(),
+            file: BufReader::new(file),
+            text: String::new(),
+        })
+    }
+
+    /// One whole line; what is being written waits.
+    fn next(&mut self) -> Result<Option<String>> {
+        loop {
+            self.file.read_line(&mut self.text)?;
+            if self.text.ends_with('\n') {
+                return Ok(Some(std::mem::take(&mut self.text)));
+            }
+            let Some(newer) = self.newer()? else {
+                return Ok(None);
+            };
+            // It was rotated away after we came to its end: what was written meanwhile is still there.
+            self.file.read_line(&mut self.text)?;
+            if !self.text.ends_with('\n') {
+                self.text.clear();
+                self.file = newer;
+            }
+        }
+    }
+
+    /// The file after the one that is read.
+    fn newer(&self) -> Result<Option<BufReader<File>>> {
+        let own = self.file.get_ref().metadata()?.ino();
+        let is_own =
+            |age: u32| fs::metadata(rotated(&self.path, age)).map(|meta| meta.ino() == own);
+        if is_own(0).unwrap_or(false) {
+            return Ok(None);
+        }
+        let mut age = 1;
+        while let Ok(false) = is_own(age) {
+            age += 1;
+        }
+        // Rotated out of the world while it was read: on with the oldest.
+        let next = rotated(&self.path, age - 1);
+        match File::open(&next) {
+            Ok(file) => Ok(Some(BufReader::new(file))),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| next.display().to_string()),
+        }
+    }
 }

@@ -1,18 +1,19 @@
 //! `network`: networks made, listed, removed; containers put into them and taken out.
 
-use super::ps::columns;
-use crate::engine::cli::{Global, printable, tell};
+use crate::engine::cli::{Global, tell};
 use crate::engine::network::address::Subnet;
 use crate::engine::network::bridge;
 use crate::engine::network::claim::{Claims, Given};
 use crate::engine::network::definition::{self, DEFAULT, Definition, Wish};
 use crate::engine::network::live;
 use crate::engine::network::wanted::{Join, Mode};
-use crate::engine::programs;
+use crate::engine::now;
 use crate::engine::record::{Home, Record, short};
+use crate::engine::table::{Column, Format};
+use crate::show;
 use crate::sys::netlink::Route;
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -83,22 +84,14 @@ struct Create {
 
 #[derive(Debug, Args)]
 struct Ls {
-    /// Names only
+    /// Ids only
     #[arg(short, long)]
     quiet: bool,
-    /// json: an object a line
-    #[arg(long, value_enum, default_value_t)]
+    #[command(flatten)]
     format: Format,
     /// Ids in full
     #[arg(long)]
     no_trunc: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Format {
-    #[default]
-    Table,
-    Json,
 }
 
 #[derive(Debug, Args)]
@@ -178,32 +171,30 @@ impl Ls {
             true => network.id.clone(),
             false => short(&network.id).to_owned(),
         };
-        let text: String = match (self.quiet, self.format) {
-            (true, _) => all.iter().map(|network| format!("{}\n", network.name)).collect(),
-            (_, Format::Json) => all
-                .iter()
-                .map(|network| {
-                    let row = json!({
-                        "ID": id(network), "Name": network.name, "Driver": "bridge", "Scope": "local",
-                        "Internal": network.internal, "IPv6": network.subnet6.is_some(), "Labels": network.labels,
-                        "CreatedAt": network.created, "Subnet": network.subnet,
-                    });
-                    row.to_string() + "\n"
-                })
-                .collect(),
-            (_, Format::Table) => {
-                let head = ["NETWORK ID", "NAME", "DRIVER", "SUBNET"].map(str::to_owned);
-                let rows = all.iter().map(|network| {
-                    let subnet = network.subnet.to_string();
-                    [id(network), network.name.clone(), "bridge".to_owned(), subnet]
-                });
-                columns(&[head].into_iter().chain(rows).collect::<Vec<_>>())
-            }
+        let row = |network: &Definition| {
+            json!({
+                "ID": id(network), "Name": network.name, "Driver": "bridge", "Scope": "local",
+                "Internal": network.internal, "IPv6": network.subnet6.is_some(), "Labels": network.labels,
+                "CreatedAt": network.created, "Subnet": network.subnet,
+            })
         };
-        print!("{text}");
+        let text = match self.quiet {
+            true => (all.iter().map(|network| format!("{}\n", id(network)))).collect(),
+            false => self
+                .format
+                .list(&COLUMNS, &all.iter().map(row).collect::<Vec<_>>())?,
+        };
+        show::print(&text)?;
         Ok(0)
     }
 }
+
+const COLUMNS: [Column; 4] = [
+    ("NETWORK ID", "ID"),
+    ("NAME", "Name"),
+    ("DRIVER", "Driver"),
+    ("SUBNET", "Subnet"),
+];
 
 /// Which containers want it, running or not?
 fn users(home: &Home, network: &str) -> Result<Vec<Record>> {
@@ -340,9 +331,9 @@ impl Connect {
             aliases: self.alias.clone(),
             ..Join::of(&network)
         };
-        if programs::now(home, &record)?.is_alive() {
+        if now::now(home, &record)?.is_alive() {
             for note in live::connect(home, &record, &join)? {
-                eprintln!("sc: {}", printable(&note));
+                eprintln!("sc: {}", show::printable(&note));
             }
         }
         home.change(&record.id, |record| record.networks.joins.push(join))?;

@@ -3,7 +3,7 @@
 use crate::engine::cli::Global;
 use crate::engine::network::claim::Given;
 use crate::engine::network::ports::{self, Port};
-use crate::engine::programs;
+use crate::engine::now;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
@@ -22,7 +22,7 @@ impl PortVerb {
         let home = global.home()?;
         let record = home.find(&self.container)?;
         ensure!(
-            programs::now(&home, &record)?.is_alive(),
+            now::now(&home, &record)?.is_alive(),
             "container {} does not run: `sc start {0}` starts it",
             record.name
         );

@@ -1,13 +1,20 @@
-//! `ps`: which containers are there, and do they run? The kernel is asked, through the runtime.
+//! `ps`: which containers are there, and do they run? The kernel is asked, and no program.
 
 use crate::clock;
-use crate::engine::cli::{Global, printable, tell};
-use crate::engine::network::{claim::Given, ports};
-use crate::engine::programs::{self, Now};
+use crate::engine::cli::{Global, tell};
+use crate::engine::filter::Filters;
+use crate::engine::network::claim::Given;
+use crate::engine::network::ports;
+use crate::engine::now::{self, Now};
 use crate::engine::record::{Home, Record, short};
-use anyhow::Result;
-use clap::{Args, ValueEnum};
-use serde_json::json;
+use crate::engine::table::{Column, Format};
+use crate::show;
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// List containers
 #[derive(Debug, Args)]
@@ -19,83 +26,130 @@ pub struct Ps {
     /// Ids only
     #[arg(short, long)]
     quiet: bool,
-    /// json: an object a line
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    /// The newest, running or not
+    #[arg(short, long)]
+    latest: bool,
+    /// So many of the newest, running or not
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    last: Option<usize>,
+    /// With the size of what they wrote
+    #[arg(short, long)]
+    size: bool,
     /// Ids and commands in full
     #[arg(long)]
     no_trunc: bool,
+    /// id, name, label, status, exited, ancestor, before, since, network, health
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    #[command(flatten)]
+    format: Format,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Format {
-    #[default]
-    Table,
-    Json,
-}
+const COLUMNS: [Column; 7] = [
+    ("CONTAINER ID", "ID"),
+    ("IMAGE", "Image"),
+    ("COMMAND", "Command"),
+    ("CREATED", "RunningFor"),
+    ("STATUS", "Status"),
+    ("PORTS", "Ports"),
+    ("NAMES", "Names"),
+];
+
+const KEYS: [&str; 10] = [
+    "id", "name", "label", "status", "exited", "ancestor", "before", "since", "network", "health",
+];
 
 impl Ps {
     pub fn run(&self, global: &Global) -> Result<u8> {
         let home = global.home()?;
-        let mut status = 0;
-        let mut rows = Vec::new();
-        for record in home.list()? {
-            match programs::now(&home, &record) {
-                Ok(now) if self.all || now.is_alive() => {
-                    let ports = published(&home, &record, &now);
-                    rows.push((record, now, ports));
-                }
-                Ok(_) => {}
+        let filters = Filters::parse(&self.filter, &KEYS)?;
+        let (rows, status) = self.rows(&home, &filters)?;
+        let columns: Vec<Column> = match self.size {
+            true => COLUMNS.into_iter().chain([("SIZE", "Size")]).collect(),
+            false => COLUMNS.to_vec(),
+        };
+        let text = match self.quiet {
+            true => rows
+                .iter()
+                .filter_map(|row| Some(format!("{}\n", row["ID"].as_str()?)))
+                .collect(),
+            false => self.format.list(&columns, &rows)?,
+        };
+        show::print(&text)?;
+        Ok(status)
+    }
+
+    fn rows(&self, home: &Home, filters: &Filters) -> Result<(Vec<Value>, u8)> {
+        let last = match self.latest {
+            true => Some(1),
+            false => self.last,
+        };
+        let records = home.list()?;
+        let newest =
+            |key: &str, take: fn(i64, i64) -> bool| -> Result<Box<dyn Fn(&Record) -> bool>> {
+                let Some(name) = filters.first(key) else {
+                    return Ok(Box::new(|_| true));
+                };
+                let of = clock::parse_nanos(&home.find(name)?.created).unwrap_or(0);
+                Ok(Box::new(move |record| {
+                    take(clock::parse_nanos(&record.created).unwrap_or(0), of)
+                }))
+            };
+        let before = newest("before", |own, other| own < other)?;
+        let since = newest("since", |own, other| own > other)?;
+        // Who asks for a status means it.
+        let all = self.all || last.is_some() || filters.has("status") || filters.has("exited");
+        let (mut rows, mut status) = (Vec::new(), 0);
+        for record in records {
+            if !(before(&record) && since(&record)) {
+                continue;
+            }
+            match now::now(home, &record) {
+                Ok(now) if !all && !now.is_alive() && !matches!(now, Now::Restarting(_)) => {}
+                Ok(now) if !matches(filters, &record, &now)? => {}
+                Ok(now) => rows.push(self.row(home, &record, &now)),
                 Err(e) => {
                     tell(&e.context(record.name.clone()));
                     status = 1;
                 }
             }
+            if last == Some(rows.len()) {
+                break;
+            }
         }
-        let id = |record: &Record| match self.no_trunc {
-            true => record.id.clone(),
-            false => short(&record.id).to_owned(),
-        };
-        let text: String = match (self.quiet, self.format) {
-            (true, _) => rows.iter().map(|(record, ..)| id(record) + "\n").collect(),
-            (_, Format::Json) => rows
-                .iter()
-                .map(|(record, now, ports)| as_json(record, now, ports, &id(record)) + "\n")
-                .collect(),
-            (_, Format::Table) => self.table(&rows, id),
-        };
-        print!("{text}");
-        Ok(status)
+        Ok((rows, status))
     }
 
-    fn table(&self, rows: &[(Record, Now, String)], id: impl Fn(&Record) -> String) -> String {
-        let head = [
-            "CONTAINER ID",
-            "IMAGE",
-            "COMMAND",
-            "CREATED",
-            "STATUS",
-            "PORTS",
-            "NAMES",
-        ];
-        let mut lines = vec![head.map(str::to_owned)];
-        for (record, now, ports) in rows {
-            let command = printable(&record.command.join(" "));
-            let command = match command.char_indices().nth(20) {
-                Some(_) if !self.no_trunc => command.chars().take(19).collect::<String>() + "…",
-                _ => command,
-            };
-            lines.push([
-                id(record),
-                printable(&record.image),
-                format!("\"{command}\""),
-                format!("{} ago", since(&record.created)),
-                words(record, now),
-                ports.clone(),
-                record.name.clone(),
-            ]);
+    fn row(&self, home: &Home, record: &Record, now: &Now) -> Value {
+        let command = record.command.join(" ");
+        let command = match command.char_indices().nth(20) {
+            Some(_) if !self.no_trunc => command.chars().take(19).collect::<String>() + "…",
+            _ => command,
+        };
+        let labels = record.labels.iter();
+        let labels: Vec<String> = labels
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let mut row = json!({
+            "ID": if self.no_trunc { &record.id } else { short(&record.id) },
+            "Image": record.image,
+            "Command": format!("\"{command}\""),
+            "CreatedAt": record.created,
+            "RunningFor": format!("{} ago", since(&record.created)),
+            "State": now.word(),
+            "Status": words(record, now),
+            "Ports": published(home, record, now),
+            "Names": record.name,
+            "Labels": labels.join(","),
+            "Networks": record.networks.name(),
+            "LocalVolumes": "0",
+            "Mounts": "",
+            "Size": "0B",
+        });
+        if self.size {
+            row["Size"] = json!(show::size(size(&home.dir(&record.id).join("upper"))));
         }
-        columns(&lines)
+        row
     }
 }
 
@@ -107,77 +161,153 @@ fn published(home: &Home, record: &Record, now: &Now) -> String {
     }
 }
 
-fn as_json(record: &Record, now: &Now, ports: &str, id: &str) -> String {
-    json!({
-        "ID": id,
-        "Image": record.image,
-        "Command": record.command.join(" "),
-        "CreatedAt": record.created,
-        "State": now.word(),
-        "Status": words(record, now),
-        "Ports": ports,
-        "Names": record.name,
-        "Labels": record.labels,
-        "Networks": record.networks.name(),
-    })
-    .to_string()
+/// All keys must be met, each by one of its values.
+fn matches(filters: &Filters, record: &Record, now: &Now) -> Result<bool> {
+    for (key, values) in filters.each() {
+        let mut met = false;
+        for value in values {
+            met |= match key {
+                "id" => record.id.starts_with(value.as_str()),
+                "name" => record
+                    .name
+                    .contains(value.trim_start_matches(['^', '/']).trim_end_matches('$')),
+                "label" => match value.split_once('=') {
+                    Some((key, value)) => record.labels.get(key).is_some_and(|has| has == value),
+                    None => record.labels.contains_key(value),
+                },
+                "status" => status_is(value, now)?,
+                "exited" => {
+                    let wanted: u8 = value
+                        .parse()
+                        .with_context(|| format!("--filter exited={value}"))?;
+                    *now == Now::Exited(Some(wanted))
+                }
+                "ancestor" => is_of(&record.image, value),
+                "network" => record.networks.name().split(',').any(|name| name == value),
+                "health" => *value == health(record, now).unwrap_or("none"),
+                // Compared by time, elsewhere.
+                _ => true,
+            };
+        }
+        if !met {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn status_is(wanted: &str, now: &Now) -> Result<bool> {
+    const WORDS: [&str; 5] = ["created", "running", "paused", "restarting", "exited"];
+    match WORDS.contains(&wanted) {
+        true => Ok(wanted == now.word()),
+        false if ["removing", "dead"].contains(&wanted) => Ok(false),
+        false => bail!("--filter status={wanted}: there are {}", WORDS.join(", ")),
+    }
+}
+
+/// `busybox` is `busybox:latest` too.
+fn is_of(image: &str, wanted: &str) -> bool {
+    image == wanted
+        || image
+            .strip_prefix(wanted)
+            .is_some_and(|rest| rest.starts_with([':', '@']))
+}
+
+fn health<'a>(record: &'a Record, now: &Now) -> Option<&'a str> {
+    let health = record.healthy.as_ref().filter(|_| now.is_alive());
+    health.map(|health| health.status.as_str())
 }
 
 /// docker's STATUS.
 fn words(record: &Record, now: &Now) -> String {
-    let started = || since(record.started.as_deref().unwrap_or_default());
+    let since = |time: &Option<String>| since(time.as_deref().unwrap_or_default());
+    let shown = |exit: &Option<u8>| exit.map_or("unknown".to_owned(), |exit| exit.to_string());
     match now {
         Now::Created => "Created".to_owned(),
-        Now::Running => format!("Up {}", started()),
-        Now::Paused => format!("Up {} (Paused)", started()),
-        Now::Exited(Some(exit)) => {
-            let finished = since(record.finished.as_deref().unwrap_or_default());
-            format!("Exited ({exit}) {finished} ago")
+        Now::Running | Now::Paused => {
+            let more = match health(record, now) {
+                _ if *now == Now::Paused => " (Paused)".to_owned(),
+                Some("starting") => " (health: starting)".to_owned(),
+                Some(health) => format!(" ({health})"),
+                None => String::new(),
+            };
+            format!("Up {}{more}", since(&record.started))
         }
-        Now::Exited(None) => "Exited (unknown)".to_owned(),
+        Now::Restarting(exit) => {
+            format!(
+                "Restarting ({}) {} ago",
+                shown(exit),
+                since(&record.finished)
+            )
+        }
+        Now::Exited(exit) if record.finished.is_some() => {
+            format!("Exited ({}) {} ago", shown(exit), since(&record.finished))
+        }
+        Now::Exited(exit) => format!("Exited ({})", shown(exit)),
     }
 }
 
 /// docker's words for the time since then.
-fn since(then: &str) -> String {
+pub fn since(then: &str) -> String {
     let seconds = clock::parse(then).map_or(0, |then| (clock::seconds() - then).max(0));
-    match seconds {
-        0 => "Less than a second".to_owned(),
-        1 => "1 second".to_owned(),
-        2..60 => format!("{seconds} seconds"),
-        60..120 => "About a minute".to_owned(),
-        120..3600 => format!("{} minutes", seconds / 60),
-        3600..7200 => "About an hour".to_owned(),
-        7200..172_800 => format!("{} hours", seconds / 3600),
-        172_800..1_209_600 => format!("{} days", seconds / 86400),
-        _ => format!("{} weeks", seconds / 604_800),
-    }
+    let words = show::span(seconds as u64);
+    // A sentence begins with it.
+    words[..1].to_uppercase() + &words[1..]
 }
 
-/// Padded to the widest cell, three spaces between.
-pub fn columns<const N: usize>(lines: &[[String; N]]) -> String {
-    let width = |at: usize| {
-        let cells = lines.iter().map(|line| line[at].chars().count());
-        cells.max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let line = |cells: &[String; N]| {
-        let padded = cells.iter().zip(&widths);
-        let whole: String = padded
-            .map(|(cell, width)| format!("{cell:<width$}   "))
-            .collect();
-        whole.trim_end().to_owned() + "\n"
-    };
-    lines.iter().map(line).collect()
+/// Bytes of the files below, as they are on disk. What goes meanwhile counts no more.
+pub fn size(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => size(&entry.path()),
+        Ok(meta) => meta.blocks() * 512,
+        Err(_) => 0,
+    });
+    sizes.sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::record::Health;
 
     #[test]
-    fn columns_are_as_wide_as_their_cells() {
-        let lines = [["A", "B"], ["…x", "y"]].map(|line| line.map(str::to_owned));
-        assert_eq!(columns(&lines), "A    B\n…x   y\n");
+    fn the_status_is_in_dockers_words() {
+        let now = Some(clock::now());
+        let mut record = Record {
+            started: now.clone(),
+            finished: now,
+            ..Record::default()
+        };
+        for (state, expected) in [
+            (Now::Created, "Created"),
+            (Now::Running, "Up Less than a second"),
+            (Now::Paused, "Up Less than a second (Paused)"),
+            (
+                Now::Restarting(Some(1)),
+                "Restarting (1) Less than a second ago",
+            ),
+            (Now::Exited(Some(0)), "Exited (0) Less than a second ago"),
+            (Now::Exited(None), "Exited (unknown) Less than a second ago"),
+        ] {
+            assert_eq!(words(&record, &state), expected);
+        }
+        record.healthy = Some(Health::starting());
+        assert_eq!(
+            words(&record, &Now::Running),
+            "Up Less than a second (health: starting)"
+        );
+    }
+
+    #[test]
+    fn an_ancestor_is_an_image_with_or_without_its_tag() {
+        for (image, wanted, expected) in [
+            ("busybox", "busybox", true),
+            ("busybox:1", "busybox", true),
+            ("busybox:1", "busybox:1", true),
+            ("busyboxer", "busybox", false),
+        ] {
+            assert_eq!(is_of(image, wanted), expected, "{image} {wanted}");
+        }
     }
 }

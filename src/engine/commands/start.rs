@@ -1,9 +1,9 @@
-//! `start`: a container that ended, once more, with the files it left.
+//! `start`: a container that was made or has ended, with the files it left.
 
 use crate::engine::cli::Global;
-use crate::engine::network::live;
-use crate::engine::programs;
-use crate::engine::{monitor, record::Home};
+use crate::engine::now::{self, Now};
+use crate::engine::record::{Home, Record};
+use crate::engine::{attach, options};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 
@@ -13,6 +13,11 @@ pub struct Start {
     /// Show the output of one container, and give its exit status
     #[arg(short, long)]
     attach: bool,
+    /// And give it stdin, if it was made with -i
+    #[arg(short, long)]
+    interactive: bool,
+    #[command(flatten)]
+    how: options::attach::Attach,
     /// Names, ids or beginnings of ids
     #[arg(value_name = "CONTAINER", required = true)]
     containers: Vec<String>,
@@ -21,28 +26,60 @@ pub struct Start {
 impl Start {
     pub fn run(&self, global: &Global) -> Result<u8> {
         let home = global.home()?;
-        if self.attach {
+        if self.attach || self.interactive {
             let [one] = self.containers.as_slice() else {
                 bail!("--attach: only one container at a time");
             };
-            return monitor::attached(&home, &ready(&home, one)?);
+            return self.attached(&home, home.find(one)?);
         }
         super::every(&self.containers, |name| {
-            monitor::detach(&home, &ready(&home, name)?)
+            let record = home.find(name)?;
+            match needs_start(&home, &record)? {
+                true => start(&home, &record),
+                false => Ok(()),
+            }
         })
+    }
+
+    fn attached(&self, home: &Home, record: Record) -> Result<u8> {
+        let wanted = self.how.wanted(&record, self.interactive)?;
+        if !needs_start(home, &record)? {
+            return super::attach::attach(home, &record, &wanted);
+        }
+        wish(home, &record)?;
+        let client = attach::start(home, &record.id)?;
+        client.prepare(&wanted)?;
+        client.begun()?;
+        client.attach(&wanted)
     }
 }
 
-/// The id; what a killed monitor left of an earlier run is cleared away.
-fn ready(home: &Home, name: &str) -> Result<String> {
-    let record = home.find(name)?;
-    ensure!(
-        !programs::now(home, &record)?.is_alive(),
-        "container {name} is running"
-    );
-    if home.try_monitor(&record.id)?.is_some() {
-        programs::call(home, &record, &["delete", "--force", &record.id])?;
-        live::clear(home, &home.dir(&record.id))?;
-    }
-    Ok(record.id)
+/// As docker: to start what runs is no error. What waits to be started again need not wait.
+fn needs_start(home: &Home, record: &Record) -> Result<bool> {
+    Ok(match now::now(home, record)? {
+        Now::Running => false,
+        Now::Paused => bail!("container {0} is paused: `sc unpause {0}`", record.name),
+        Now::Restarting(_) => {
+            home.change(&record.id, |record| record.again = true)?;
+            attach::poke(home, &record.id);
+            false
+        }
+        Now::Created | Now::Exited(_) => true,
+    })
+}
+
+/// What was wanted of it before counts no more.
+fn wish(home: &Home, record: &Record) -> Result<()> {
+    let wished = home.change(&record.id, |record| {
+        (record.stopped, record.again, record.restarts) = (false, false, 0);
+    })?;
+    let there = wished.is_some_and(|record| !record.removing);
+    ensure!(there, "container {} is being removed", record.name);
+    Ok(())
+}
+
+/// Starts it in the background.
+pub fn start(home: &Home, record: &Record) -> Result<()> {
+    wish(home, record)?;
+    attach::start(home, &record.id)?.begun()
 }

@@ -1,8 +1,8 @@
 //! `wait`: until containers have ended; their exit status.
 
-use super::stop;
+use crate::engine::attach;
 use crate::engine::cli::{Global, tell};
-use crate::engine::programs::{self, Now};
+use crate::engine::now::{self, Now};
 use crate::engine::record::Home;
 use crate::sys::pidfd;
 use anyhow::{Result, bail};
@@ -37,18 +37,26 @@ impl Wait {
 
 fn ended(home: &Home, name: &str) -> Result<u8> {
     let record = home.find(name)?;
-    if let Some(init) = stop::init(home, &record)? {
-        while !pidfd::wait(init.as_fd(), Duration::from_secs(3600))? {}
+    // Its last word comes even where the record goes with it (--rm).
+    if let Some(client) = attach::connect(home, &record.id)?
+        && let Some(exit) = client.ended()?
+    {
+        return Ok(exit);
     }
     home.await_monitor(&record.id)?;
+    if let Some(process) = now::alive(&record)? {
+        while !pidfd::wait(process.as_fd(), Duration::from_secs(3600))? {}
+    }
     let Some(record) = home.load(&record.id)? else {
         bail!("container {name} was removed when it ended");
     };
-    match programs::now(home, &record)? {
+    match now::now(home, &record)? {
         Now::Exited(Some(exit)) => Ok(exit),
         Now::Exited(None) => {
             bail!("container {name} has ended; its monitor was killed, so nobody knows how")
         }
-        _ => bail!("container {name} was never started"),
+        // As docker: it does not run.
+        Now::Created => Ok(0),
+        _ => bail!("container {name} was started again"),
     }
 }

@@ -55,16 +55,6 @@ impl Namespace {
     }
 }
 
-impl Namespace {
-    pub fn loopback_up(&self) -> Result<()> {
-        let route = self.within(Route::open)?;
-        match find(&route, "lo")? {
-            Some(lo) => set_up(&route, lo.index),
-            None => Ok(()),
-        }
-    }
-}
-
 fn within_thread<T: Send>(act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let thread = thread::Builder::new()

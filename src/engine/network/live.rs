@@ -9,7 +9,7 @@ use super::resolver;
 use super::rules;
 use super::user;
 use super::wanted::{Join, Mode, Wanted};
-use crate::engine::programs;
+use crate::engine::now;
 use crate::engine::record::{Home, Record};
 use crate::sys::mount;
 use crate::sys::netlink::Route;
@@ -51,18 +51,19 @@ impl Live {
             user: None,
             notes: Vec::new(),
         };
+        // What a killed monitor left of an earlier life.
+        clear(home, &live.dir)?;
         match &wanted.mode {
             Mode::Bridge => {
                 let namespace = Namespace::new().context("a network namespace")?;
                 live.bridge(wanted, &namespace)?;
                 live.namespace = Some(namespace);
             }
-            Mode::Container(id) => live.namespace = Some(of_container(home, id)?),
             Mode::Namespace(path) => {
                 let path = path.to_str().context("--network ns:PATH")?;
                 live.namespace = Some(Namespace::open(path).context("--network ns:PATH")?);
             }
-            Mode::None | Mode::Host | Mode::Bundle | Mode::User => {}
+            Mode::None | Mode::Host | Mode::Bundle | Mode::User | Mode::Container(_) => {}
         }
         if matches!(wanted.mode, Mode::None | Mode::Host | Mode::Namespace(_)) {
             names::write(&live.dir, wanted, &Given::default(), names::Servers::Hosts)?;
@@ -73,26 +74,64 @@ impl Live {
     /// Puts its namespace where config.json says: at `netns` in the container's directory, in the mount namespace that
     /// this process has by now, so that only it and its children see it.
     pub fn place(&mut self, record: &Record) -> Result<()> {
-        if record.networks.mode == Mode::User {
-            // Only now: it must be of the user namespace of the container's files.
-            self.namespace = Some(Namespace::new().context("a network namespace")?);
-        }
-        let Some(namespace) = self.namespace.take() else {
-            return Ok(());
-        };
-        self.mount(&namespace, record)?;
-        match record.networks.mode {
-            Mode::User => self.user(&record.networks, &namespace),
-            _ => Ok(()),
-        }
-    }
-
-    fn mount(&mut self, namespace: &Namespace, record: &Record) -> Result<()> {
         // With layers, there is a mount namespace already.
-        if record.lower.is_empty() {
+        if self.mode.is_prepared() && record.lower.is_empty() {
             unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace")?;
             mount::set_propagation(Path::new("/"), libc::MS_REC | libc::MS_SLAVE)?;
         }
+        match self.namespace.take() {
+            Some(namespace) => self.mount(&namespace),
+            None => Ok(()),
+        }
+    }
+
+    /// Before each life: another container may have another namespace than at the last one.
+    pub fn follow(&mut self) -> Result<()> {
+        let Mode::Container(id) = &self.mode else {
+            return Ok(());
+        };
+        let namespace = of_container(&self.home, id)?;
+        self.unmount();
+        self.mount(&namespace)
+    }
+
+    /// Connects the namespace that the runtime made, before anything runs in it: without root, it is of the
+    /// container's own user namespace.
+    pub fn connect_process(&mut self, record: &Record, pid: i32) -> Result<()> {
+        if self.mode != Mode::User {
+            return Ok(());
+        }
+        self.user = None;
+        let wanted = &record.networks;
+        let (program, given) = user::start(&self.home, wanted, pid, &self.dir)?;
+        let server = program.server();
+        self.user = Some(program);
+        given.save(&self.dir)?;
+        names::write(&self.dir, wanted, &given, names::Servers::Own(&[server]))
+    }
+
+    /// All is given back. What cannot be removed here, the next sc that needs it removes.
+    pub fn end(&mut self) {
+        if self.mode == Mode::Bridge {
+            let _ = Claims::lock(&self.home).and_then(|claims| release(&claims, &self.dir));
+        }
+        self.user = None;
+        self.namespace = None;
+        self.reserved.clear();
+        Given::forget(&self.dir);
+        self.unmount();
+    }
+
+    fn unmount(&mut self) {
+        if std::mem::take(&mut self.is_mounted) {
+            let path = self.dir.join("netns");
+            // The mount namespace is ours: the end of it is that of the mount.
+            let _ = umount2(&path, MntFlags::MNT_DETACH);
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    fn mount(&mut self, namespace: &Namespace) -> Result<()> {
         let path = self.dir.join("netns");
         File::create(&path)?;
         let source = format!("/proc/self/fd/{}", namespace.fd().as_raw_fd());
@@ -139,29 +178,11 @@ impl Live {
         drop(claims);
         names::write(&self.dir, wanted, &given, names::Servers::Own(&servers))
     }
-
-    fn user(&mut self, wanted: &Wanted, namespace: &Namespace) -> Result<()> {
-        let path = self.dir.join("netns");
-        let (program, given) = user::start(&self.home, wanted, namespace, &path, &self.dir)?;
-        let server = program.server();
-        self.user = Some(program);
-        given.save(&self.dir)?;
-        names::write(&self.dir, wanted, &given, names::Servers::Own(&[server]))
-    }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        // What cannot be removed here, the next sc that needs it removes.
-        if self.mode == Mode::Bridge {
-            let _ = Claims::lock(&self.home).and_then(|claims| release(&claims, &self.dir));
-        }
-        self.user = None;
-        Given::forget(&self.dir);
-        if self.is_mounted {
-            let _ = umount2(&self.dir.join("netns"), MntFlags::MNT_DETACH);
-        }
-        let _ = fs::remove_file(self.dir.join("netns"));
+        self.end();
     }
 }
 
@@ -291,9 +312,9 @@ fn rename(claims: &Claims, record: &Record, given: &Given) -> Result<()> {
 pub fn of_container(home: &Home, id: &str) -> Result<Namespace> {
     let record = home.load(id)?;
     let record = record.with_context(|| format!("--network container:{id}: it is gone"))?;
-    let state = programs::state(home, &record)?.filter(|state| state.status != "stopped");
-    let pid = state.and_then(|state| state.pid).filter(|pid| *pid > 0);
-    let pid = pid.with_context(|| {
+    let alive = now::alive(&record)?.is_some();
+    let process = record.process.as_ref().filter(|_| alive);
+    let pid = process.map(|process| process.pid).with_context(|| {
         format!(
             "container {} does not run: `sc start {0}` starts it",
             record.name

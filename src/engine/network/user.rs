@@ -2,7 +2,6 @@
 //! device in the container to sockets of its own: pasta (Debian: passt), else slirp4netns.
 
 use super::claim::Given;
-use super::link::Namespace;
 use super::ports::{Port, Protocol};
 use super::reserve;
 use super::wanted::Wanted;
@@ -40,14 +39,8 @@ pub fn program() -> Option<&'static str> {
         .find(|name| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
 }
 
-/// Connects the namespace, which is mounted at `path`.
-pub fn start(
-    home: &Home,
-    wanted: &Wanted,
-    namespace: &Namespace,
-    path: &Path,
-    dir: &Path,
-) -> Result<(Program, Given)> {
+/// Connects the network namespace of a process.
+pub fn start(home: &Home, wanted: &Wanted, pid: i32, dir: &Path) -> Result<(Program, Given)> {
     // The sockets are closed again: the program makes its own. But who has a port is told here as everywhere.
     let (ports, sockets) = reserve::all(home, &wanted.ports)?;
     drop(sockets);
@@ -57,17 +50,16 @@ pub fn start(
         ..Given::default()
     };
     let program = match program() {
-        Some("pasta") => pasta(&given.ports, path, dir)?,
-        Some(_) => slirp(&given.ports, path, dir)?,
+        Some("pasta") => pasta(&given.ports, pid, dir)?,
+        Some(_) => slirp(&given.ports, pid, dir)?,
         None => bail!(
             "without root a network needs pasta (Debian: passt) or slirp4netns: install one, or use --network none or host"
         ),
     };
-    namespace.loopback_up()?;
     Ok((program, given))
 }
 
-fn pasta(ports: &[Port], path: &Path, dir: &Path) -> Result<Program> {
+fn pasta(ports: &[Port], pid: i32, dir: &Path) -> Result<Program> {
     let number = dir.join("pasta.pid");
     let _ = fs::remove_file(&number);
     let mut command = Command::new("pasta");
@@ -75,9 +67,7 @@ fn pasta(ports: &[Port], path: &Path, dir: &Path) -> Result<Program> {
         .args(["--config-net", "--quiet", "--no-map-gw", "--dns-forward"])
         .arg(PASTA_DNS.to_string())
         .arg("--pid")
-        .arg(&number)
-        .arg("--netns")
-        .arg(path);
+        .arg(&number);
     for (option, protocol) in [("-t", Protocol::Tcp), ("-u", Protocol::Udp)] {
         let mut none = true;
         for port in ports.iter().filter(|port| port.protocol == protocol) {
@@ -101,6 +91,7 @@ fn pasta(ports: &[Port], path: &Path, dir: &Path) -> Result<Program> {
     // Nor are the user's own ports the container's.
     let output = command
         .args(["-T", "none", "-U", "none"])
+        .arg(pid.to_string())
         .stdin(Stdio::null())
         .output();
     let output = output.context("execute pasta")?;
@@ -113,19 +104,14 @@ fn pasta(ports: &[Port], path: &Path, dir: &Path) -> Result<Program> {
     Ok(Program::Pasta(number))
 }
 
-fn slirp(ports: &[Port], path: &Path, dir: &Path) -> Result<Program> {
+fn slirp(ports: &[Port], pid: i32, dir: &Path) -> Result<Program> {
     let api = dir.join("slirp");
     let _ = fs::remove_file(&api);
     let mut child = Command::new("slirp4netns")
-        .args([
-            "--configure",
-            "--mtu=65520",
-            "--disable-host-loopback",
-            "--netns-type=path",
-        ])
+        .args(["--configure", "--mtu=65520", "--disable-host-loopback"])
         .args(["--ready-fd=1", "--exit-fd=0", "--api-socket"])
         .arg(&api)
-        .arg(path)
+        .arg(pid.to_string())
         .arg("tap0")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

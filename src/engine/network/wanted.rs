@@ -53,12 +53,12 @@ impl Mode {
 
     /// Is its namespace there before the container is, at `netns` in the container's directory?
     pub fn is_prepared(&self) -> bool {
-        !matches!(self, Mode::None | Mode::Host | Mode::Bundle)
+        !matches!(self, Mode::None | Mode::Host | Mode::Bundle | Mode::User)
     }
 
-    /// Is the namespace made for this container?
+    /// Is that namespace made for this container?
     pub fn is_own(&self) -> bool {
-        matches!(self, Mode::Bridge | Mode::User)
+        *self == Mode::Bridge
     }
 }
 

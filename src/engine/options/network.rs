@@ -113,6 +113,15 @@ impl Network {
             };
             match alone {
                 Some(mode) => {
+                    let shares = matches!(mode, Mode::Container(_) | Mode::Namespace(_));
+                    ensure!(
+                        root || !shares,
+                        "--network {typed} needs root: a namespace of another user namespace cannot be entered"
+                    );
+                    ensure!(
+                        !plain || mode != Mode::User,
+                        "--network {typed}: a bundle has the network that its config.json says, or root's"
+                    );
                     ensure!(
                         self.networks.len() == 1,
                         "--network {typed}: it cannot be combined with others"

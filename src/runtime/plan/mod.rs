@@ -27,6 +27,7 @@ pub mod exec;
 pub mod hooks;
 pub mod mounts;
 pub mod namespaces;
+pub mod notify;
 mod paths;
 pub mod process;
 pub mod resources;
@@ -74,6 +75,9 @@ pub struct Ask {
     pub systemd_cgroup: bool,
     /// `$LISTEN_FDS` of the caller: handed on with `LISTEN_PID=1`.
     pub listen_fds: Option<u32>,
+    /// Directory of the host for the socket through which the program tells the caller's
+    /// `$NOTIFY_SOCKET` that it is ready.
+    pub notify: Option<PathBuf>,
     pub host: Host,
 }
 
@@ -246,6 +250,8 @@ pub struct InitPlan {
     pub enter: u64,
     /// A new user namespace: wait until the parent has written the id maps, then become its root.
     pub new_user_namespace: bool,
+    /// The caller has no CAP_SYS_PTRACE with which to enter (`exec`) what waits for `start`.
+    pub caller_is_no_root: bool,
     /// Init lives in a user namespace, new or joined: devices are bound, not made.
     pub in_user_namespace: bool,
     /// Offsets of a time namespace that init makes itself: an ordinary user's parent may not.

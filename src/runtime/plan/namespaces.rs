@@ -34,6 +34,7 @@ pub fn draw(linux: &Linux, ask: &Ask, parent: &mut ParentPlan, init: &mut InitPl
     }
     init.join = joins(all, root);
     init.new_user_namespace = new(user);
+    init.caller_is_no_root = ask.host.euid != 0;
     init.in_user_namespace = wanted(all, user).is_some();
     parent.clone.route =
         // A pid namespace is for the children of who enters it.

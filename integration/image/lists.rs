@@ -1,0 +1,354 @@
+//! `sc`: what is shown of containers: lists, templates, filters, use, events, sums.
+
+use crate::place::Place;
+use crate::sc::{assert_nothing, ok, refused, sc, with_image};
+use crate::tests;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+tests! {
+    ps_lists_what_is_asked_for ["busybox"],
+    formats_are_tables_json_and_templates ["busybox"],
+    inspect_knows_containers_and_images ["busybox"],
+    top_shows_the_processes ["busybox", "ps"],
+    stats_are_a_line_for_each_that_runs ["busybox"],
+    every_change_is_an_event ["busybox"],
+    sums_and_facts_are_shown ["busybox"],
+    prune_removes_what_rests_and_nothing_else ["busybox"],
+    shells_can_complete ["busybox", "bash"],
+    a_typing_error_is_told_what_is_near ["busybox"],
+}
+
+fn ps_lists_what_is_asked_for(place: &Place) -> Result<()> {
+    with_image(place)?;
+    ok(
+        place,
+        &["create", "--name", "first", "-l", "kind=a", "busybox"],
+    )?;
+    ok(
+        place,
+        &[
+            "run", "-d", "--name", "second", "-l", "kind=b", "busybox", "sleep", "1000",
+        ],
+    )?;
+    sc(
+        place,
+        &["run", "--name", "third", "busybox", "sh", "-c", "exit 5"],
+    )?;
+    for (options, expected) in [
+        (&[][..], "second"),
+        (&["-a"], "third second first"),
+        (&["-l"], "third"),
+        (&["-n", "2"], "third second"),
+        (&["-a", "-f", "label=kind=a"], "first"),
+        (&["-a", "-f", "label=kind"], "second first"),
+        (&["-f", "status=created"], "first"),
+        (
+            &["-f", "status=exited", "-f", "status=running"],
+            "third second",
+        ),
+        (&["-f", "exited=5"], "third"),
+        (&["-a", "-f", "name=ir"], "third first"),
+        (&["-a", "-f", "since=first"], "third second"),
+        (&["-a", "-f", "before=second"], "first"),
+        (
+            &["-a", "-f", "ancestor=busybox", "-f", "name=first"],
+            "first",
+        ),
+        (&["-a", "-f", "ancestor=other"], ""),
+    ] {
+        let args = [&["ps", "--format", "{{.Names}}"], options].concat();
+        let said = ok(place, &args)?;
+        let names: Vec<&str> = said.split_whitespace().collect();
+        ensure!(names.join(" ") == expected, "{options:?}: {said}");
+    }
+    let said = refused(place, &["ps", "-f", "colour=red"], 1)?;
+    ensure!(said.contains("known keys are id, name"), "{said}");
+    ensure!(
+        ok(place, &["ps", "-as"])?
+            .lines()
+            .next()
+            .is_some_and(|head| head.ends_with("SIZE"))
+    );
+    ok(place, &["rm", "-f", "first", "second", "third"])?;
+    assert_nothing(place)
+}
+
+fn formats_are_tables_json_and_templates(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let id = ok(
+        place,
+        &[
+            "create",
+            "--name",
+            "f",
+            "-l",
+            "a=b",
+            "busybox",
+            "echo",
+            "a long command line",
+        ],
+    )?;
+    let row: Value = serde_json::from_str(&ok(place, &["ps", "-a", "--format", "json"])?)?;
+    ensure!(
+        row["ID"] == id[..12] && row["Command"] == "\"echo a long command…\"",
+        "{row}"
+    );
+    let full = ok(
+        place,
+        &["ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.Command}}"],
+    )?;
+    ensure!(
+        full == format!("{} \"echo a long command line\"\n", id.trim()),
+        "{full}"
+    );
+    let table = ok(
+        place,
+        &[
+            "ps",
+            "-a",
+            "--format",
+            "table {{.Names}}\\t{{.Label \"a\"}}",
+        ],
+    )?;
+    ensure!(table == "NAMES   LABELS\nf       b\n", "{table}");
+    let said = refused(place, &["ps", "-a", "--format", "{{.Nmaes}}"], 1)?;
+    ensure!(
+        said.contains("no field \"Nmaes\"") && said.contains("Names"),
+        "{said}"
+    );
+    ensure!(
+        ok(
+            place,
+            &[
+                "inspect",
+                "-f",
+                "{{.State.Status}} {{json .Config.Labels}}",
+                "f"
+            ]
+        )? == "created {\"a\":\"b\"}\n"
+    );
+    ok(place, &["rm", "f"])?;
+    assert_nothing(place)
+}
+
+fn inspect_knows_containers_and_images(place: &Place) -> Result<()> {
+    with_image(place)?;
+    ok(place, &["create", "--name", "c", "busybox"])?;
+    let all: Vec<Value> = serde_json::from_str(&ok(place, &["inspect", "c", "busybox"])?)?;
+    ensure!(
+        all[0]["Name"] == "c" && all[1]["RepoTags"].is_array(),
+        "{all:?}"
+    );
+    let output = sc(place, &["inspect", "nosuch"])?;
+    ensure!(output.status.code() == Some(1) && output.stdout == b"[]\n");
+    ok(place, &["rm", "c"])?;
+    assert_nothing(place)
+}
+
+fn top_shows_the_processes(place: &Place) -> Result<()> {
+    with_image(place)?;
+    ok(
+        place,
+        &["run", "-d", "--name", "t", "busybox", "sleep", "1234"],
+    )?;
+    let table = ok(place, &["top", "t"])?;
+    ensure!(
+        table.lines().count() == 2 && table.contains("sleep 1234"),
+        "{table}"
+    );
+    let table = ok(place, &["top", "t", "-o", "pid,comm"])?;
+    ensure!(
+        table.contains("COMMAND") && table.contains("sleep"),
+        "{table}"
+    );
+    ok(place, &["rm", "-f", "t"])?;
+    refused(place, &["top", "t"], 1)?;
+    assert_nothing(place)
+}
+
+fn stats_are_a_line_for_each_that_runs(place: &Place) -> Result<()> {
+    with_image(place)?;
+    ok(place, &["create", "--name", "rests", "busybox"])?;
+    ok(
+        place,
+        &[
+            "run",
+            "-d",
+            "--name",
+            "busy",
+            "busybox",
+            "sh",
+            "-c",
+            "while :; do :; done",
+        ],
+    )?;
+    let row: Value =
+        serde_json::from_str(&ok(place, &["stats", "--no-stream", "--format", "json"])?)?;
+    let percent = row["CPUPerc"]
+        .as_str()
+        .unwrap_or_default()
+        .trim_end_matches('%');
+    ensure!(
+        row["Name"] == "busy" && percent.parse::<f64>()? > 5.0,
+        "{row}"
+    );
+    ensure!(row["PIDs"] == "1", "{row}");
+    let table = ok(place, &["stats", "--no-stream", "-a"])?;
+    ensure!(
+        table.starts_with("CONTAINER ID   NAME") && table.lines().count() == 3,
+        "{table}"
+    );
+    ok(place, &["rm", "-f", "rests", "busy"])?;
+    assert_nothing(place)
+}
+
+fn every_change_is_an_event(place: &Place) -> Result<()> {
+    with_image(place)?;
+    ok(
+        place,
+        &["run", "--rm", "--name", "e", "-l", "a=b", "busybox", "true"],
+    )?;
+    let said = ok(
+        place,
+        &[
+            "events",
+            "--since",
+            "1h",
+            "--until",
+            "0s",
+            "--format",
+            "{{.Action}}",
+        ],
+    )?;
+    ensure!(said == "create\nstart\ndie\ndestroy\n", "{said}");
+    let said = ok(
+        place,
+        &[
+            "events",
+            "--since",
+            "1h",
+            "--until",
+            "0s",
+            "--filter",
+            "event=die",
+        ],
+    )?;
+    ensure!(
+        said.contains(" container die ")
+            && said.contains("a=b, execDuration=0, exitCode=0, image=busybox, name=e)"),
+        "{said}"
+    );
+    let none = ok(
+        place,
+        &[
+            "events",
+            "--since",
+            "1h",
+            "--until",
+            "0s",
+            "--filter",
+            "container=other",
+        ],
+    )?;
+    ensure!(none.is_empty(), "{none}");
+    assert_nothing(place)
+}
+
+fn sums_and_facts_are_shown(place: &Place) -> Result<()> {
+    with_image(place)?;
+    ok(
+        place,
+        &[
+            "run",
+            "--name",
+            "d",
+            "busybox",
+            "sh",
+            "-c",
+            "seq 100000 >/big",
+        ],
+    )?;
+    let rows = ok(place, &["system", "df", "--format", "json"])?;
+    let rows = rows
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<Vec<Value>, _>>()?;
+    let containers = rows
+        .iter()
+        .find(|row| row["Type"] == "Containers")
+        .context("no row")?;
+    ensure!(
+        containers["TotalCount"] == "1" && containers["Active"] == "0",
+        "{containers}"
+    );
+    ensure!(containers["Reclaimable"] != "0B", "{containers}");
+    let info = ok(place, &["info"])?;
+    ensure!(
+        info.contains("ContainersStopped: 1\n") && info.contains("CgroupVersion: 2\n"),
+        "{info}"
+    );
+    ensure!(ok(place, &["system", "info", "--format", "{{.Images}}"])? == "1\n");
+    ok(place, &["rm", "d"])?;
+    assert_nothing(place)
+}
+
+fn prune_removes_what_rests_and_nothing_else(place: &Place) -> Result<()> {
+    with_image(place)?;
+    ok(
+        place,
+        &["run", "-d", "--name", "runs", "busybox", "sleep", "1000"],
+    )?;
+    let made = ok(place, &["create", "--name", "made", "busybox"])?;
+    let kept = ok(
+        place,
+        &["create", "--name", "kept", "-l", "keep", "busybox"],
+    )?;
+    let said = refused(place, &["container", "prune"], 1)?;
+    ensure!(said.contains("--force"), "{said}");
+    let said = ok(
+        place,
+        &["container", "prune", "-f", "--filter", "label=keep"],
+    )?;
+    ensure!(
+        said.contains(kept.trim()) && !said.contains(made.trim()),
+        "{said}"
+    );
+    let said = ok(place, &["container", "prune", "-f"])?;
+    ensure!(
+        said.starts_with(&format!("Deleted Containers:\n{made}")),
+        "{said}"
+    );
+    ensure!(ok(place, &["ps", "-a", "--format", "{{.Names}}"])? == "runs\n");
+    ok(place, &["rm", "-f", "runs"])?;
+    assert_nothing(place)
+}
+
+fn shells_can_complete(place: &Place) -> Result<()> {
+    with_image(place)?;
+    for (shell, has) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef sc"),
+        ("fish", "complete -c sc"),
+    ] {
+        let text = ok(place, &["completion", shell])?;
+        ensure!(text.contains(has) && text.contains("unpause"), "{shell}");
+    }
+    ok(place, &["completion", "bash"])
+        .and_then(|text| Ok(std::fs::write(place.path("c"), text)?))?;
+    place.host("bash", ["-n", "c"])?;
+    std::fs::create_dir(place.path("man"))?;
+    ok(place, &["man", "man"])?;
+    let page = std::fs::read_to_string(place.path("man/sc-run.1"))?;
+    ensure!(page.contains("detach\\-keys"), "{page}");
+    assert_nothing(place)
+}
+
+fn a_typing_error_is_told_what_is_near(place: &Place) -> Result<()> {
+    with_image(place)?;
+    ok(place, &["create", "--name", "webserver", "busybox"])?;
+    let said = refused(place, &["start", "websrever"], 1)?;
+    ensure!(said.contains("webserver"), "{said}");
+    ok(place, &["rm", "webserver"])?;
+    assert_nothing(place)
+}

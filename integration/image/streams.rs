@@ -1,0 +1,558 @@
+//! `sc`: what users type and read: terminals, attachment, pipes, signals, logs.
+
+use crate::lives::await_log;
+use crate::place::{Place, text};
+use crate::sc::{assert_nothing, command, ok, program, refused, sc, with_image};
+use crate::tests;
+use anyhow::{Context, Result, bail, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+tests! {
+    a_terminal_is_the_users ["busybox", "setsid"],
+    keys_leave_a_terminal_and_attach_comes_back ["busybox", "setsid"],
+    a_killed_client_leaves_the_container ["busybox", "setsid"],
+    a_lost_terminal_leaves_the_container ["busybox", "setsid"],
+    the_window_has_the_users_size ["busybox", "setsid"],
+    a_detached_terminal_is_logged ["busybox"],
+    what_is_piped_in_comes_out_whole ["busybox"],
+    a_slow_reader_loses_nothing ["busybox"],
+    a_reader_that_stops_does_not_hold_the_end_back ["busybox"],
+    signals_reach_the_container_unless_told_otherwise ["busybox"],
+    attach_shows_output_and_gives_the_status ["busybox"],
+    exec_has_terminals_users_and_backgrounds ["busybox", "setsid"],
+    logs_are_cut_by_time_and_number ["busybox"],
+    logs_rotate_and_are_read_across ["busybox"],
+    a_container_may_keep_no_log ["busybox"],
+    the_journal_keeps_logs ["busybox", "journalctl"],
+}
+
+/// A user at a terminal of 24 by 80.
+struct User {
+    keyboard: File,
+    child: Child,
+    seen: String,
+}
+
+impl User {
+    fn types(place: &Place, args: &[&str]) -> Result<User> {
+        let pty = nix::pty::openpty(None, None)?;
+        simplecontainer::sys::tty::set_size(pty.master.as_fd(), 24, 80)?;
+        let slave = || -> Result<OwnedFd> { Ok(pty.slave.try_clone()?) };
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", "--wait"]).arg(program());
+        command
+            .arg("--root")
+            .arg(&place.store)
+            .args(args)
+            .current_dir(&place.dir);
+        let child = command
+            .stdin(slave()?)
+            .stdout(slave()?)
+            .stderr(slave()?)
+            .spawn()?;
+        Ok(User {
+            keyboard: File::from(pty.master),
+            child,
+            seen: String::new(),
+        })
+    }
+
+    fn write(&mut self, text: &str) -> Result<()> {
+        Ok(self.keyboard.write_all(text.as_bytes())?)
+    }
+
+    /// Reads until this was shown; what came before it is forgotten.
+    fn sees(&mut self, wanted: &str) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(at) = self.seen.find(wanted) {
+                self.seen.drain(..at + wanted.len());
+                return Ok(());
+            }
+            let left = deadline
+                .saturating_duration_since(Instant::now())
+                .as_millis() as i32;
+            let mut polled = [PollFd::new(self.keyboard.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut polled, PollTimeout::try_from(left)?)? == 0 {
+                bail!("{wanted:?} was not shown, but {:?}", self.seen);
+            }
+            let mut buffer = [0; 4096];
+            match self.keyboard.read(&mut buffer) {
+                Ok(n) if n > 0 => self.seen += &String::from_utf8_lossy(&buffer[..n]),
+                _ => bail!(
+                    "{wanted:?} was not shown until the end, but {:?}",
+                    self.seen
+                ),
+            }
+        }
+    }
+
+    fn ends(mut self) -> Result<ExitStatus> {
+        // A terminal that nobody reads would hold back what is still to be shown.
+        let reader = std::thread::spawn(move || {
+            let _ = std::io::copy(&mut self.keyboard, &mut std::io::sink());
+        });
+        let status = self.child.wait()?;
+        let _ = reader.join();
+        Ok(status)
+    }
+
+    /// The process of sc itself.
+    fn client(&self) -> Result<String> {
+        let path = format!("/proc/{0}/task/{0}/children", self.child.id());
+        let text = fs::read_to_string(path)?;
+        // setsid(1) forks only where it leads a group already.
+        Ok(text
+            .split_whitespace()
+            .next()
+            .map_or(self.child.id().to_string(), str::to_owned))
+    }
+}
+
+fn a_terminal_is_the_users(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let mut user = User::types(place, &["run", "-it", "--rm", "busybox", "sh"])?;
+    user.write("test -t 0 && test -t 1 && echo a$((1+1))b; exit 3\r")?;
+    user.sees("\na2b\r\n")?;
+    ensure!(user.ends()?.code() == Some(3));
+    refused(place, &["run", "-it", "--rm", "busybox", "sh"], 125)?;
+    assert_nothing(place)
+}
+
+fn keys_leave_a_terminal_and_attach_comes_back(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let mut user = User::types(place, &["run", "-it", "--name", "k", "busybox", "sh"])?;
+    user.write("x=kept; echo be''fore\r")?;
+    user.sees("before\r\n")?;
+    user.write("\x10\x11")?;
+    user.sees("read escape sequence")?;
+    ensure!(user.ends()?.success());
+    ensure!(ok(place, &["ps"])?.contains(" Up "));
+    let mut user = User::types(place, &["attach", "--detach-keys", "ctrl-x", "k"])?;
+    user.write("echo is_$x; echo 'one\x10\x11two'\r")?;
+    user.sees("is_kept\r\n")?;
+    user.write("\x18")?;
+    ensure!(user.ends()?.success());
+    let mut user = User::types(place, &["attach", "k"])?;
+    user.write("exit 4\r")?;
+    ensure!(user.ends()?.code() == Some(4));
+    ok(place, &["rm", "k"])?;
+    assert_nothing(place)
+}
+
+fn a_killed_client_leaves_the_container(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let mut user = User::types(
+        place,
+        &["run", "-it", "--rm", "--name", "k", "busybox", "sh"],
+    )?;
+    user.write("echo he''re\r")?;
+    user.sees("here\r\n")?;
+    place.host("kill", ["-9", user.client()?.as_str()])?;
+    user.ends()?;
+    ensure!(ok(place, &["ps"])?.contains(" Up "));
+    let mut user = User::types(place, &["attach", "k"])?;
+    user.write("echo st''ill; exit 5\r")?;
+    user.sees("still\r\n")?;
+    ensure!(user.ends()?.code() == Some(5));
+    assert_nothing(place)
+}
+
+fn a_lost_terminal_leaves_the_container(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let mut user = User::types(place, &["run", "-it", "--name", "k", "busybox", "sh"])?;
+    user.write("echo he''re\r")?;
+    user.sees("here\r\n")?;
+    let User {
+        keyboard,
+        mut child,
+        ..
+    } = user;
+    drop(keyboard);
+    child.wait()?;
+    ensure!(ok(place, &["ps"])?.contains(" Up "));
+    ok(place, &["rm", "-f", "k"])?;
+    assert_nothing(place)
+}
+
+fn the_window_has_the_users_size(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let mut user = User::types(
+        place,
+        &[
+            "run",
+            "-it",
+            "--rm",
+            "busybox",
+            "sh",
+            "-c",
+            "stty size; exec sh",
+        ],
+    )?;
+    // From its first moment on.
+    user.sees("24 80\r\n")?;
+    simplecontainer::sys::tty::set_size(user.keyboard.as_fd(), 33, 101)?;
+    user.write("until stty size | grep 33; do :; done; exit\r")?;
+    user.sees("33 101\r\n")?;
+    ensure!(user.ends()?.success());
+    assert_nothing(place)
+}
+
+fn a_detached_terminal_is_logged(place: &Place) -> Result<()> {
+    with_image(place)?;
+    ok(
+        place,
+        &[
+            "run",
+            "-dt",
+            "--name",
+            "t",
+            "busybox",
+            "sh",
+            "-c",
+            "test -t 1 && echo yes",
+        ],
+    )?;
+    ok(place, &["wait", "t"])?;
+    ensure!(ok(place, &["logs", "t"])? == "yes\r\n");
+    ok(place, &["rm", "t"])?;
+    assert_nothing(place)
+}
+
+fn what_is_piped_in_comes_out_whole(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let sent: Vec<u8> = (0..3_000_000u32).map(|n| (n * n >> 7) as u8).collect();
+    let mut cat = command(
+        place,
+        &[
+            "run",
+            "-i",
+            "--rm",
+            "--log-driver",
+            "none",
+            "busybox",
+            "cat",
+        ],
+    );
+    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut stdin = cat.stdin.take().context("no pipe")?;
+    let copy = sent.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(&copy));
+    let output = cat.wait_with_output()?;
+    writer
+        .join()
+        .map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+    ensure!(
+        output.status.success() && output.stdout == sent,
+        "{} bytes",
+        output.stdout.len()
+    );
+    // Nothing is read where nothing is asked for.
+    ensure!(ok(place, &["run", "--rm", "busybox", "cat"])?.is_empty());
+    assert_nothing(place)
+}
+
+fn a_slow_reader_loses_nothing(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let mut seq = command(place, &["run", "--rm", "busybox", "seq", "200000"]);
+    let mut seq = seq.stdout(Stdio::piped()).spawn()?;
+    let mut out = seq.stdout.take().context("no pipe")?;
+    let mut all = Vec::new();
+    let mut buffer = [0; 1000];
+    while let n @ 1.. = out.read(&mut buffer)? {
+        all.extend_from_slice(&buffer[..n]);
+    }
+    let expected: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
+    ensure!(seq.wait()?.success() && all == expected.as_bytes());
+    assert_nothing(place)
+}
+
+fn a_reader_that_stops_does_not_hold_the_end_back(place: &Place) -> Result<()> {
+    with_image(place)?;
+    // More than a pipe and a socket hold: it can only end when its reader is gone.
+    let mut run = command(place, &["run", "--name", "s", "busybox", "seq", "300000"]);
+    let mut run = run.stdout(Stdio::piped()).spawn()?;
+    let mut first = [0; 2];
+    let mut out = run.stdout.take().context("no pipe")?;
+    out.read_exact(&mut first)?;
+    ensure!(ok(place, &["ps"])?.contains(" Up "));
+    drop(out);
+    ensure!(run.wait()?.success());
+    ensure!(ok(place, &["logs", "--tail", "1", "s"])? == "300000\n");
+    ok(place, &["rm", "s"])?;
+    assert_nothing(place)
+}
+
+fn signals_reach_the_container_unless_told_otherwise(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let script = "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut run = command(
+        place,
+        &["run", "--rm", "--name", "s", "busybox", "sh", "-c", script],
+    );
+    let mut run = run.stdout(Stdio::null()).spawn()?;
+    await_there(place, "s")?;
+    await_log(place, "s", "ready", 1)?;
+    place.host("kill", [run.id().to_string()])?;
+    ensure!(run.wait()?.code() == Some(5));
+    let mut run = command(
+        place,
+        &[
+            "run",
+            "--sig-proxy=false",
+            "--name",
+            "s",
+            "busybox",
+            "sh",
+            "-c",
+            script,
+        ],
+    );
+    let mut run = run.stdout(Stdio::null()).spawn()?;
+    await_there(place, "s")?;
+    await_log(place, "s", "ready", 1)?;
+    place.host("kill", [run.id().to_string()])?;
+    ensure!(run.wait()?.code().is_none(), "it died of the signal");
+    ensure!(ok(place, &["ps"])?.contains(" Up "));
+    ok(place, &["rm", "-f", "s"])?;
+    assert_nothing(place)
+}
+
+/// Until the container has its name.
+fn await_there(place: &Place, name: &str) -> Result<()> {
+    while !sc(place, &["inspect", "--type", "container", name])?
+        .status
+        .success()
+    {}
+    Ok(())
+}
+
+fn attach_shows_output_and_gives_the_status(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let script = "read line; echo got $line; echo err >&2; exit 6";
+    ok(
+        place,
+        &["run", "-di", "--name", "a", "busybox", "sh", "-c", script],
+    )?;
+    let mut attach = command(place, &["attach", "a"]);
+    let mut attach = attach
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    attach
+        .stdin
+        .take()
+        .context("no pipe")?
+        .write_all(b"hello\n")?;
+    let output = attach.wait_with_output()?;
+    ensure!(output.status.code() == Some(6), "{output:?}");
+    ensure!(
+        output.stdout == b"got hello\n" && output.stderr == b"err\n",
+        "{output:?}"
+    );
+    refused(place, &["attach", "a"], 1)?;
+    ok(place, &["rm", "a"])?;
+    assert_nothing(place)
+}
+
+fn exec_has_terminals_users_and_backgrounds(place: &Place) -> Result<()> {
+    with_image(place)?;
+    ok(
+        place,
+        &["run", "-d", "--name", "e", "busybox", "sleep", "1000"],
+    )?;
+    let mut user = User::types(place, &["exec", "-it", "e", "sh"])?;
+    user.write("test -t 0 && echo tty$((3+4)); exit 2\r")?;
+    user.sees("\ntty7\r\n")?;
+    ensure!(user.ends()?.code() == Some(2));
+    let said = ok(
+        place,
+        &[
+            "exec",
+            "-u",
+            "joe",
+            "e",
+            "sh",
+            "-c",
+            "id -u; id -g; echo $HOME",
+        ],
+    )?;
+    ensure!(said == "7\n8\n/\n", "{said:?}");
+    ensure!(ok(place, &["exec", "-u", "9:joe", "e", "true"]).is_err());
+    let said = refused(place, &["exec", "-u", "nobody", "e", "true"], 125)?;
+    ensure!(said.contains("nobody"), "{said}");
+    // A link of the container does not lead to the host's users.
+    ok(
+        place,
+        &[
+            "exec",
+            "e",
+            "sh",
+            "-c",
+            "mv /etc/passwd /p; echo sly:x:1:1:: >/etc/sly; ln -s ../../../etc/sly /etc/passwd",
+        ],
+    )?;
+    ensure!(ok(place, &["exec", "-u", "sly", "e", "id", "-u"])? == "1\n");
+    ensure!(
+        ok(
+            place,
+            &[
+                "exec",
+                "-d",
+                "e",
+                "sh",
+                "-c",
+                "echo done >/done; exec sleep 1000"
+            ]
+        )?
+        .is_empty()
+    );
+    while sc(place, &["exec", "e", "test", "-s", "/done"])?
+        .status
+        .code()
+        != Some(0)
+    {}
+    let full = fs::read_to_string("/proc/self/status")?;
+    let full = full
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .context("CapEff")?;
+    let said = ok(
+        place,
+        &[
+            "exec",
+            "--privileged",
+            "e",
+            "grep",
+            "CapEff",
+            "/proc/self/status",
+        ],
+    )?;
+    ensure!(said.contains(full.trim()), "{said} {full}");
+    let mut cat = command(place, &["exec", "-i", "e", "cat"]);
+    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    cat.stdin.take().context("no pipe")?.write_all(b"through")?;
+    ensure!(text(cat.wait_with_output()?)? == "through");
+    ok(place, &["rm", "-f", "e"])?;
+    assert_nothing(place)
+}
+
+fn logs_are_cut_by_time_and_number(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let script = "echo one; sleep 0.2; echo two; sleep 0.2; echo three";
+    ok(
+        place,
+        &["run", "--name", "l", "busybox", "sh", "-c", script],
+    )?;
+    let all = ok(place, &["logs", "-t", "l"])?;
+    let times: Vec<&str> = all
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    for (options, expected) in [
+        (&["--since", times[1]][..], "two\nthree\n"),
+        (&["--until", times[1]], "one\ntwo\n"),
+        (&["--since", "1h", "--tail", "1"], "three\n"),
+        (&["--tail", "0"], ""),
+        (&["--until", "1h"], ""),
+    ] {
+        let args = [&["logs"], options, &["l"]].concat();
+        ensure!(ok(place, &args)? == expected, "{options:?}");
+    }
+    refused(place, &["logs", "--since", "yesterday", "l"], 1)?;
+    ok(place, &["rm", "l"])?;
+    assert_nothing(place)
+}
+
+fn logs_rotate_and_are_read_across(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let size = ["--log-opt", "max-size=4k", "--log-opt", "max-file=3"];
+    let run = |script: &'static str| {
+        let args = [
+            &["run", "-d", "--name", "r"],
+            &size[..],
+            &["busybox", "sh", "-c", script],
+        ];
+        ok(place, &args.concat())
+    };
+    // Slow enough for a reader to keep up with, and many more lines than files keep.
+    let id = run("for n in $(seq 600); do echo $n; test $((n % 20)) != 0 || sleep 0.02; done")?;
+    let followed = ok(place, &["logs", "-f", "r"])?;
+    let numbers: Vec<u32> = followed.lines().map(str::parse).collect::<Result<_, _>>()?;
+    ensure!(numbers.last() == Some(&600), "{followed}");
+    ensure!(
+        numbers.windows(2).all(|pair| pair[0] < pair[1]),
+        "out of order"
+    );
+    let dir = place.store.join("containers").join(id.trim());
+    for (name, there) in [
+        ("log.json", true),
+        ("log.json.2", true),
+        ("log.json.3", false),
+    ] {
+        ensure!(dir.join(name).exists() == there, "{name}");
+    }
+    ensure!(fs::metadata(dir.join("log.json.1"))?.len() <= 4096);
+    let kept = ok(place, &["logs", "r"])?;
+    let kept: Vec<u32> = kept.lines().map(str::parse).collect::<Result<_, _>>()?;
+    ensure!(kept.last() == Some(&600) && kept.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+    ok(place, &["rm", "r"])?;
+    for bad in ["max-size=x", "max-file=0", "max-file=2", "colour=red"] {
+        refused(place, &["run", "--log-opt", bad, "busybox"], 125)?;
+    }
+    assert_nothing(place)
+}
+
+fn a_container_may_keep_no_log(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let said = ok(
+        place,
+        &[
+            "run",
+            "--log-driver",
+            "none",
+            "--name",
+            "n",
+            "busybox",
+            "echo",
+            "shown",
+        ],
+    )?;
+    ensure!(said == "shown\n");
+    let said = refused(place, &["logs", "n"], 1)?;
+    ensure!(said.contains("--log-driver none"), "{said}");
+    ok(place, &["rm", "n"])?;
+    assert_nothing(place)
+}
+
+/// Only where a journal listens; elsewhere it is refused before anything runs.
+fn the_journal_keeps_logs(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let args = [
+        "run",
+        "--name",
+        "j",
+        "--log-driver",
+        "journald",
+        "busybox",
+        "echo",
+        "into the journal",
+    ];
+    if !std::path::Path::new("/run/systemd/journal/socket").exists() {
+        let said = refused(place, &args, 125)?;
+        ensure!(said.contains("/run/systemd/journal/socket"), "{said}");
+        ok(place, &["rm", "j"])?;
+        return assert_nothing(place);
+    }
+    ok(place, &args)?;
+    place.host("journalctl", ["--sync"])?;
+    ensure!(ok(place, &["logs", "j"])? == "into the journal\n");
+    ok(place, &["rm", "j"])?;
+    assert_nothing(place)
+}
