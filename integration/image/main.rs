@@ -18,6 +18,7 @@ mod hostile;
 mod layout;
 mod lists;
 mod lives;
+mod network;
 mod place;
 mod rootless;
 mod sc;
@@ -44,6 +45,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("bundles", bundles::TESTS),
     ("rootless", rootless::TESTS),
     ("sc", sc::TESTS),
+    ("network", network::TESTS),
     ("sc_files", sc_files::TESTS),
     ("sc_options", sc_options::TESTS),
     ("sc_rootless", sc_rootless::TESTS),

@@ -13,6 +13,7 @@ use super::cli::WithStatus;
 use super::events::{self, Event};
 use super::inside;
 use super::log::Log;
+use super::network::live::Live;
 use super::now;
 use super::options::namespaces;
 use super::programs;
@@ -92,6 +93,7 @@ struct Monitor {
     clients: Clients,
     signals: SignalFd,
     log: Log,
+    network: Live,
     mounted: Option<Rootfs>,
     run: Option<Run>,
     /// Rows and columns of the terminal.
@@ -129,7 +131,9 @@ impl Monitor {
         process::set_child_subreaper()?;
         let signals = listen()?;
         let dir = home.dir(id);
+        let mut network = Live::start(home, &record)?;
         let mounted = Rootfs::mount(&dir, &record)?;
+        network.place(&record)?;
         if let Some(rootfs) = &mounted {
             volumes::fill(home, &record, rootfs.path())?;
         }
@@ -142,6 +146,7 @@ impl Monitor {
             lock,
             ended,
             signals,
+            network,
             mounted,
             run: None,
             size: None,
@@ -158,6 +163,10 @@ impl Monitor {
 
     /// One life after another, until there shall be no other; the last one's exit status, or why there was none.
     fn lives(&mut self) -> Result<Option<u8>> {
+        for note in std::mem::take(&mut self.network.notes) {
+            let line = format!("sc: {}\n", crate::show::printable(&note));
+            self.clients.tell(&ToClient::Err(line.as_bytes()));
+        }
         self.clear()?;
         let mut wait = FIRST_WAIT;
         let mut exit = None;
@@ -199,6 +208,7 @@ impl Monitor {
     fn begin(&mut self) -> Result<()> {
         self.hear();
         self.join()?;
+        self.network.follow()?;
         let mut pair = stdio::open(&self.record)?;
         let theirs = std::mem::replace(
             &mut pair.theirs,
@@ -225,6 +235,7 @@ impl Monitor {
         let pidfd = pidfd::open(pid)?;
         let process = Process::of(pid)?;
         let ours = pair.finish()?;
+        self.network.connect_process(&self.record, pid)?;
         // From here on others find it, and what they wanted before is found by us.
         let process_now = Some(process);
         let record = self.change(|record| {
@@ -700,6 +711,7 @@ impl Monitor {
             // Of a container that is gone, nobody asks.
             let _ = self.change(|record| record.restarting = false);
         }
+        self.network.end();
         self.mounted = None;
         let _ = fs::remove_file("attach");
         if self.record.remove && !self.record.removing {
