@@ -2,6 +2,7 @@
 
 use super::cli::{Global, WithStatus};
 use super::record::{Home, Record};
+use crate::sys::process;
 use anyhow::{Context, Result, bail};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -49,6 +50,8 @@ pub fn versions() -> Result<u8> {
 pub fn runtime(home: &Home, record: &Record) -> Command {
     let mut command = Command::new(&record.runtime);
     command.arg("--root").arg(&home.state);
+    // A monitor has some blocked.
+    process::unblock_signals_in(&mut command);
     command
 }
 

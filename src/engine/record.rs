@@ -415,7 +415,8 @@ impl Home {
             }
             // Gone meanwhile: not ours to remove.
             let Ok(own) = File::open(&dir) else { continue };
-            if file::try_lock(own.as_fd())? {
+            // Its maker may have finished between the two looks.
+            if file::try_lock(own.as_fd())? && !dir.join("record.json").exists() {
                 remove_tree(&dir)?;
             }
         }
