@@ -434,7 +434,8 @@ impl Home {
             }
             // Gone meanwhile: not ours to remove.
             let Ok(own) = File::open(&dir) else { continue };
-            if file::try_lock(own.as_fd())? {
+            // Its maker may have finished between the two looks.
+            if file::try_lock(own.as_fd())? && !dir.join("record.json").exists() {
                 rootless::remove_tree(&dir)?;
             }
         }

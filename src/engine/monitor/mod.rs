@@ -52,6 +52,8 @@ pub fn run(home: &Home, id: &str) -> Result<u8> {
     // A session of its own: the death of the terminal that typed `run` is not its death.
     nix::unistd::setsid().context("setsid")?;
     let starter = take_stdin()?;
+    // What the caller had open is not ours to keep: a pipe whose end somebody waits for, a terminal.
+    process::close_all_from(3, &mut [starter.as_fd()])?;
     match Monitor::new(home, id) {
         Ok(mut monitor) => {
             monitor.clients.add(starter);
@@ -780,7 +782,7 @@ pub fn stop_signal(record: &Record) -> i32 {
     signal::number(&record.stop_signal).unwrap_or(libc::SIGTERM)
 }
 
-/// From here on they are read, not died of; children begin with none blocked.
+/// From here on they are read, not died of.
 fn listen() -> Result<SignalFd> {
     let mut set = SigSet::empty();
     for signal in [
