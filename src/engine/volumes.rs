@@ -168,7 +168,7 @@ impl<'a> Hold<'a> {
         let dir = dir(self.home, name);
         // First: without it, what is left is nobody's.
         match fs::remove_file(dir.join("volume.json")) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e.into()),
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e.into()),
             _ => rootless::remove_tree(&dir),
         }
     }

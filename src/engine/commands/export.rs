@@ -6,6 +6,7 @@ use crate::engine::programs;
 use crate::engine::rootfs::{Rootfs, View};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -33,7 +34,7 @@ impl Export {
         let target = self.output.as_ref().map(std::path::absolute).transpose()?;
         let part = target
             .as_ref()
-            .map(|target| target.with_added_extension("part"));
+            .map(|target| PathBuf::from([target.as_os_str(), OsStr::new(".part")].concat()));
         let to: Stdio = match &part {
             Some(part) => File::create(part)
                 .with_context(|| part.display().to_string())?
