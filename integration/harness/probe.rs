@@ -42,6 +42,14 @@ pub fn main(args: &[String]) -> ! {
         ["eat", mebibytes] => eat(mebibytes.parse().expect("a number")),
         // probe fork COUNT: how many children could be had at once.
         ["fork", count] => fork_many(count.parse().expect("a number")),
+        // probe mkdir-and-handle DIR: mkdir(2) with a handler for SIGUSR1, and what became of both.
+        ["mkdir-and-handle", dir] => {
+            kernel::count_signals(libc::SIGUSR1);
+            let made = std::fs::create_dir(dir);
+            let errno = made.err().and_then(|e| e.raw_os_error()).unwrap_or(0);
+            println!("handled {}, errno {errno}", kernel::counted_signals());
+            0
+        }
         // probe connect SOCKET TEXT: says it to a Unix socket.
         ["connect", socket, text] => {
             use std::io::Write;

@@ -3,8 +3,8 @@
 //!     cargo test --test image                 # the program cargo built
 //!     SC_IMAGE=…/sc-image cargo test --test image -- hostile::
 //!
-//! Everything is made in a tmpfs of a mount namespace of our own. umoci, skopeo, buildah and podman are
-//! asked where they are installed; a test that cannot run here is counted as ignored, with its reason.
+//! Everything is made in a tmpfs of a mount namespace of our own. umoci, skopeo, buildah, podman and
+//! dockerd are asked where they are installed; a test that cannot run here is counted as ignored, with its reason.
 //!
 //! # Layout
 //! - [`place`]: one test's directory and store, and calls of programs there.
@@ -13,6 +13,7 @@
 
 mod archives;
 mod bundles;
+mod docker;
 mod hostile;
 mod layout;
 mod lists;
@@ -38,6 +39,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("unpacking", unpacking::TESTS),
     ("hostile", hostile::TESTS),
     ("archives", archives::TESTS),
+    ("docker", docker::TESTS),
     ("store", store::TESTS),
     ("bundles", bundles::TESTS),
     ("rootless", rootless::TESTS),
@@ -80,7 +82,10 @@ fn run(test: &Test) -> Result<Completion, Failed> {
     let place = Place::new().map_err(|e| format!("{e:#}"))?;
     match catch_unwind(AssertUnwindSafe(|| (test.body)(&place))) {
         Ok(Ok(())) => Ok(Completion::Completed),
-        Ok(Err(e)) => Err(format!("{e:#}").into()),
+        Ok(Err(e)) => match e.downcast_ref::<place::CannotRun>() {
+            Some(why) => Ok(Completion::ignored_with(why.to_string())),
+            None => Err(format!("{e:#}").into()),
+        },
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
             Err(text.unwrap_or_else(|| "a panic".to_owned()).into())

@@ -18,6 +18,18 @@ pub struct Test {
     pub body: fn(&Place) -> Result<()>,
 }
 
+/// An error of a test that found out that it cannot run here: counted as ignored.
+#[derive(Debug)]
+pub struct CannotRun(pub String);
+
+impl std::fmt::Display for CannotRun {
+    fn fmt(&self, to: &mut std::fmt::Formatter) -> std::fmt::Result {
+        to.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CannotRun {}
+
 /// `tests! { a_sentence, another_one ["umoci"] }` makes the table of a file.
 #[macro_export]
 macro_rules! tests {

@@ -67,13 +67,12 @@ fn judge(blob: File) -> Result<Digest> {
                 let context = || format!("entry {:?}", String::from_utf8_lossy(&entry.path));
                 layer::act(&entry.path).with_context(context)?;
             }
-            tape.finish().map(drop)
+            Ok(tape.finish()?.digest())
         })();
         (pump.join(), read)
     });
-    let (diff_id, _) = pumped.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    read?;
-    Ok(diff_id)
+    pumped.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    read
 }
 
 /// Stores a directory as a layer, without what is at the paths `left_out`.

@@ -5,7 +5,7 @@
 //! images share layers and containers share images.
 //!
 //! # Layout
-//! - [`feed`]: the layer decoded and hashed, by a thread of its own.
+//! - [`feed`]: the layer decoded by a thread of its own, and hashed.
 //! - [`tree`]: open directories; attributes of directories, set at the end.
 //! - [`below`]: what lower layers have, where that matters.
 //!
@@ -192,9 +192,8 @@ impl<'a> Unpacker<'a> {
         });
         let pumped = pumped.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // What could not be decoded looks to the reader as if it ended early.
-        let pumped = pumped?;
-        applied?;
-        Ok(pumped)
+        let size = pumped?;
+        Ok((applied?, size))
     }
 
     /// Sets what can only be set at the end.
@@ -207,7 +206,8 @@ impl<'a> Unpacker<'a> {
         Ok(self.warnings)
     }
 
-    fn entries(&mut self, feed: Feed) -> Result<()> {
+    /// Gives the digest of all that the feed held.
+    fn entries(&mut self, feed: Feed) -> Result<Digest> {
         let mut tape = Tape::new(feed);
         let mut sum: u64 = 0;
         while let Some(entry) = tape.next_entry()? {
@@ -222,7 +222,7 @@ impl<'a> Unpacker<'a> {
             );
             self.entry(&entry, &mut tape).with_context(context)?;
         }
-        tape.finish().map(drop)
+        Ok(tape.finish()?.digest())
     }
 
     fn entry(&mut self, entry: &Entry, tape: &mut Tape<Feed>) -> Result<()> {
