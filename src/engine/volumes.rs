@@ -183,6 +183,20 @@ impl Drop for Hold<'_> {
     }
 }
 
+/// Removes the volumes that no container has: those that nobody named, or `all`.
+pub fn prune(home: &Home, all: bool) -> Result<Vec<String>> {
+    let hold = Hold::take(home)?;
+    let records = home.list()?;
+    let mut removed = Vec::new();
+    for volume in list(home)? {
+        if (all || volume.anonymous) && users(&volume.name, &records).is_empty() {
+            hold.forget(&volume.name)?;
+            removed.push(volume.name);
+        }
+    }
+    Ok(removed)
+}
+
 /// After a container has gone: the volumes that were made for it alone.
 pub fn remove_anonymous(home: &Home, record: &Record) -> Result<()> {
     if !record.mounts.iter().any(Mount::is_anonymous) {

@@ -6,7 +6,6 @@ use crate::engine::programs;
 use crate::engine::rootfs::{Rootfs, View};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -32,9 +31,11 @@ impl Export {
         let record = home.find(&self.container)?;
         // Before the working directory changes; half of a tar never has its name.
         let target = self.output.as_ref().map(std::path::absolute).transpose()?;
-        let part = target
-            .as_ref()
-            .map(|target| PathBuf::from([target.as_os_str(), OsStr::new(".part")].concat()));
+        let part = target.as_ref().map(|target| {
+            let mut name = target.clone().into_os_string();
+            name.push(".part");
+            PathBuf::from(name)
+        });
         let to: Stdio = match &part {
             Some(part) => File::create(part)
                 .with_context(|| part.display().to_string())?
