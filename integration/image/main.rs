@@ -24,6 +24,7 @@ mod rootless;
 mod sc;
 mod sc_files;
 mod sc_options;
+mod sc_pull;
 mod sc_rootless;
 mod sc_volumes;
 mod store;
@@ -48,6 +49,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("network", network::TESTS),
     ("sc_files", sc_files::TESTS),
     ("sc_options", sc_options::TESTS),
+    ("sc_pull", sc_pull::TESTS),
     ("sc_rootless", sc_rootless::TESTS),
     ("sc_volumes", sc_volumes::TESTS),
     ("lives", lives::TESTS),

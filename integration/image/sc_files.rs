@@ -321,12 +321,10 @@ fn all_files_are_exported_without_what_is_mounted(place: &Place) -> Result<()> {
         output.stdout == fs::read(place.path("whole.tar"))?,
         "two exports differ"
     );
-    let listed = place.sh("tar tf whole.tar | grep -v ./bin/ | sort | tr '\\n' ' '")?;
+    let listed = place.sh("tar tf whole.tar | grep -v '^bin/' | sort | tr '\\n' ' '")?;
     ensure!(
         listed
-            == "./ bin/ bin/busybox bin/cat bin/chown bin/df bin/echo bin/grep bin/head bin/id bin/ls bin/mkdir bin/mount bin/ps \
-                bin/pwd bin/rm bin/sh bin/sleep bin/stat bin/touch bin/true d/ d/f d/link d/sub/ d/sub/g dev/ etc/ etc/hostname \
-                etc/hosts etc/passwd etc/resolv.conf proc/ sys/ tmp/ ",
+            == "./ d/ d/f d/link d/sub/ d/sub/g dev/ etc/ etc/hostname etc/hosts etc/passwd etc/resolv.conf proc/ sys/ tmp/ ",
         "{listed}"
     );
     ok(place, &["import", "whole.tar", "again"])?;

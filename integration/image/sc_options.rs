@@ -256,7 +256,7 @@ fn what_is_shared_with_a_container_is_its_own(place: &Place) -> Result<()> {
     // Where the other is now, not where it was.
     ok(place, &["kill", "first"])?;
     ok(place, &["wait", "first"])?;
-    let said = refused(place, &["start", "-a", "second"], 1)?;
+    let said = refused(place, &["start", "-a", "second"], 125)?;
     ensure!(
         said.contains("cannot join the pid namespace of container"),
         "{said}"

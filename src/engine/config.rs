@@ -52,6 +52,18 @@ pub fn apply(config: &mut Value, wishes: &Wishes) -> Result<()> {
     Ok(())
 }
 
+/// To index for a change is to leave null where nothing was: what says nothing is left out.
+pub fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
+}
+
 pub fn add_mount(config: &mut Value, mount: Value) {
     match &mut config["mounts"] {
         Value::Array(mounts) => mounts.push(mount),
@@ -136,6 +148,13 @@ mod tests {
         })["linux"];
         assert_eq!(linux["namespaces"], json!([{ "type": "pid" }]));
         assert_eq!(linux["sysctl"], json!({ "kernel.y": "2" }));
+    }
+
+    #[test]
+    fn what_says_nothing_is_left_out() {
+        let mut value = json!({ "a": null, "b": [{ "c": null, "d": 1 }] });
+        without_nulls(&mut value);
+        assert_eq!(value, json!({ "b": [{ "d": 1 }] }));
     }
 
     #[test]

@@ -121,6 +121,7 @@ impl Make {
             if self.lifecycle.init {
                 put_init_before(&mut config)?;
             }
+            config::without_nulls(&mut config);
             let text = serde_json::to_vec_pretty(&config)?;
             Ok(fs::write(dir.join("bundle/config.json"), text)?)
         })?;

@@ -168,7 +168,7 @@ impl<'a> Hold<'a> {
         let dir = dir(self.home, name);
         // First: without it, what is left is nobody's.
         match fs::remove_file(dir.join("volume.json")) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e.into()),
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e.into()),
             _ => rootless::remove_tree(&dir),
         }
     }
@@ -181,6 +181,20 @@ impl Drop for Hold<'_> {
             let _ = self.forget(&name);
         }
     }
+}
+
+/// Removes the volumes that no container has: those that nobody named, or `all`.
+pub fn prune(home: &Home, all: bool) -> Result<Vec<String>> {
+    let hold = Hold::take(home)?;
+    let records = home.list()?;
+    let mut removed = Vec::new();
+    for volume in list(home)? {
+        if (all || volume.anonymous) && users(&volume.name, &records).is_empty() {
+            hold.forget(&volume.name)?;
+            removed.push(volume.name);
+        }
+    }
+    Ok(removed)
 }
 
 /// After a container has gone: the volumes that were made for it alone.

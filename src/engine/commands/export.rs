@@ -31,9 +31,11 @@ impl Export {
         let record = home.find(&self.container)?;
         // Before the working directory changes; half of a tar never has its name.
         let target = self.output.as_ref().map(std::path::absolute).transpose()?;
-        let part = target
-            .as_ref()
-            .map(|target| target.with_added_extension("part"));
+        let part = target.as_ref().map(|target| {
+            let mut name = target.clone().into_os_string();
+            name.push(".part");
+            PathBuf::from(name)
+        });
         let to: Stdio = match &part {
             Some(part) => File::create(part)
                 .with_context(|| part.display().to_string())?

@@ -229,15 +229,7 @@ fn prune(home: &Home, all: bool, force: bool) -> Result<u8> {
             return Ok(0);
         }
     }
-    let hold = Hold::take(home)?;
-    let records = home.list()?;
-    let mut removed = Vec::new();
-    for volume in volumes::list(home)? {
-        if (all || volume.anonymous) && volumes::users(&volume.name, &records).is_empty() {
-            hold.remove(&volume.name)?;
-            removed.push(volume.name);
-        }
-    }
+    let removed = volumes::prune(home, all)?;
     if !removed.is_empty() {
         println!("Deleted Volumes:\n{}\n", removed.join("\n"));
     }
