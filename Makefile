@@ -42,11 +42,11 @@ DRIVE = SC_RUNTIME=$(abspath $(RUNTIME)) SC_IMAGE=$(abspath $(TARGET)/release/sc
 
 test-integration: build
 	@if [ "$$(id -u)" = 0 ]; then $(DRIVE) --test integration && \
-	scripts/need umoci skopeo buildah podman zstd newuidmap:uidmap setfattr:attr && $(DRIVE) --test image; \
+	scripts/need umoci skopeo buildah podman dockerd:docker.io zstd newuidmap:uidmap setfattr:attr && $(DRIVE) --test image; \
 	else echo "make test: the native integration tests need root and are NOT run"; fi
 
 test-registry: build ## sc-image with a real registry, over a wire that breaks, and with hostile servers
-	-@scripts/need docker-registry skopeo openssl htpasswd:apache2-utils
+	-@scripts/need docker-registry skopeo openssl htpasswd:apache2-utils nginx:nginx-light
 	$(DRIVE) --test registry
 
 test-vm: build ## the integration tests on a pure cgroup v2 kernel with all controllers, and with AppArmor and SELinux (QEMU)

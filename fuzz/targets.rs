@@ -60,6 +60,7 @@ fn callers() -> [Ask; 3] {
         systemd_cgroup: false,
         preserve_fds: 0,
         listen_fds: None,
+        notify: None,
         host: Host {
             euid: 0,
             egid: 0,

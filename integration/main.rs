@@ -32,6 +32,7 @@ mod labels;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod notify;
 mod old_kernels;
 mod process;
 mod races;
@@ -51,6 +52,7 @@ use std::sync::Mutex;
 /// The subjects, in reading order.
 const SUBJECTS: &[(&str, &[Test])] = &[
     ("lifecycle", lifecycle::TESTS),
+    ("notify", notify::TESTS),
     ("cli_contract", cli_contract::TESTS),
     ("process", process::TESTS),
     ("terminal", terminal::TESTS),

@@ -12,7 +12,7 @@ tests! {
     without_close_range_nothing_is_made [OURS_R, OURS_C],
     without_the_mount_api_nothing_is_made [OURS_R, OURS_C],
     without_pidfds_no_container_is_harmed [OURS_R, OURS_C],
-    without_pidfd_getfd_an_agent_is_an_error [OURS_R, OURS_C],
+    without_pidfd_open_an_agent_is_an_error [OURS_R, OURS_C],
     without_execveat_the_runtime_is_not_exposed [OURS_R, OURS_C],
 }
 
@@ -109,14 +109,14 @@ fn without_pidfds_no_container_is_harmed(t: &Place) -> Result<()> {
     c.end()
 }
 
-fn without_pidfd_getfd_an_agent_is_an_error(t: &Place) -> Result<()> {
+fn without_pidfd_open_an_agent_is_an_error(t: &Place) -> Result<()> {
     let profile = crate::harness::json!({
         "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/nowhere",
         "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }],
     });
     let bundle = t.bundle().set("/linux/seccomp", profile).args(&["true"]);
-    let out = run_without(t, &bundle, &[libc::SYS_pidfd_getfd])?;
-    out.fails(&["linux.seccomp", "pidfd_getfd", "function not implemented"]);
+    let out = run_without(t, &bundle, &[libc::SYS_pidfd_open])?;
+    out.fails(&["linux.seccomp", "pidfd_open", "function not implemented"]);
     t.nothing_is_left();
     Ok(())
 }

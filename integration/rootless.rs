@@ -31,6 +31,7 @@ tests! {
     a_joined_pid_namespace_is_entered,
     a_lower_oom_score_is_refused [OURS],
     without_a_cgroup_none_is_shown [OURS],
+    cve_2023_25809_a_users_cgroups_cannot_be_written_from_her_container [OURS],
     without_a_cgroup_what_needs_one_says_so [OURS],
     without_delegation_a_limit_is_refused [OURS],
     a_delegated_cgroup_is_used,
@@ -345,6 +346,70 @@ fn without_a_cgroup_none_is_shown(t: &Place) -> Result<()> {
             out.stderr
         );
     }
+    Ok(())
+}
+
+/// The attack of CVE-2023-25809, by a real user who owns a part of the host's cgroup tree: her container
+/// may write to no cgroup but its own, made by her (`spec --rootless`) or by root of her namespace
+/// (rootless podman and docker), with a cgroup namespace or without one.
+fn cve_2023_25809_a_users_cgroups_cannot_be_written_from_her_container(t: &Place) -> Result<()> {
+    let script = "find /sys -name cgroup.procs 2>/dev/null | while read f; do d=${f%/*}; \
+        mkdir $d/escaped 2>/dev/null && echo made in $d; \
+        (echo 0 > $f) 2>/dev/null && echo moved to $d; \
+        case $d in *victim) (echo 1 > $d/cgroup.freeze) 2>/dev/null && echo froze $d;; esac; \
+        done; echo tried";
+    let bundle = anns(t, true)?.sh(script);
+    let victim = PathBuf::from(format!("/sys/fs/cgroup{}/victim", t.cgroup));
+    fs::create_dir(&victim)?;
+    for file in ["", "cgroup.procs", "cgroup.freeze"] {
+        std::os::unix::fs::chown(victim.join(file), Some(ANN), Some(ANN))?;
+    }
+    let inside = |bundle: &Bundle| {
+        let bundle = bundle.clone().without_namespace("user");
+        let bundle = bundle
+            .remove("/linux/uidMappings")
+            .remove("/linux/gidMappings");
+        in_anns_namespace(t, &bundle)
+    };
+    let without = bundle.clone().without_namespace("cgroup");
+    let writable = without.clone().edit(|config| {
+        for mount in config["mounts"].as_array_mut().expect("mounts") {
+            if mount["type"] == "cgroup" {
+                mount["options"] = json!(["nosuid", "noexec", "nodev", "rw"]);
+            }
+        }
+    });
+    let all = [
+        ("hers", t.run(&bundle)?),
+        ("hers, of the host", t.run(&without)?),
+        ("hers, writable", t.run(&writable)?),
+        ("her root's", inside(&bundle)?),
+        ("her root's, of the host", inside(&without)?),
+        ("her root's, writable", inside(&writable)?),
+    ];
+    for (whose, out) in all {
+        println!("{whose}: {} {:?} {:?}", out.status, out.stdout, out.stderr);
+        if whose.ends_with("writable") {
+            continue; // its own cgroup is its own: what counts is below
+        }
+        assert!(
+            out.status != 0 || out.stdout == "tried\n",
+            "{whose}: {out:?}"
+        );
+    }
+    let escaped = format!("find /sys/fs/cgroup{} -name escaped", t.cgroup);
+    assert_eq!(t.host("sh", ["-c", &escaped])?.text(), "");
+    let state = fs::read_to_string(victim.join("cgroup.freeze"))?;
+    assert_eq!(
+        (
+            state.trim(),
+            fs::read_dir(&victim)?
+                .filter(|e| e.as_ref().is_ok_and(|e| e.path().is_dir()))
+                .count()
+        ),
+        ("0", 0)
+    );
+    fs::remove_dir(&victim)?;
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! config.json's `linux.seccomp`: what the kernel then allows and refuses.
 
 use crate::harness::kernel::{self, Answer};
-use crate::harness::place::accept;
+use crate::harness::place::{accept, until};
 use crate::harness::{Bundle, Need, Place, Result, Value, json, machine};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -19,11 +19,17 @@ tests! {
     an_agent_may_be_asked_about_all_that_init_does [OLD_CRUN],
     an_agent_decides_without_no_new_privileges_too [OLD_CRUN],
     an_agent_answers_for_one_more_process_too [OLD_CRUN],
+    an_agent_answers_for_an_ordinary_user [OLD_CRUN, OLD_RUNC, Need::Program("newuidmap"), Need::Path("/etc/subuid")],
+    an_agent_leaves_the_container_no_child [OLD_CRUN],
+    an_agent_and_hooks_at_start_go_together [OLD_CRUN],
+    an_agents_question_outlives_a_signal [OLD_CRUN, OLD_RUNC],
     an_agent_that_is_not_there_is_an_error,
     an_agent_cannot_decide_over_write [OLD_CRUN],
 }
 
 const OLD_CRUN: Need = Need::Beyond("crun", "1.8 has another order and other words");
+
+const OLD_RUNC: Need = Need::Beyond("runc", "1.1.5 cannot");
 
 fn profile(t: &Place, calls: serde_json::Value) -> Bundle {
     t.bundle().set(
@@ -137,6 +143,7 @@ type Agent = JoinHandle<Result<Told>>;
 fn agent(t: &Place, errno: i32) -> Result<(String, Agent)> {
     let path = t.path("agent.sock");
     let socket = UnixListener::bind(&path)?;
+    std::os::unix::fs::chown(&path, Some(t.user()), None)?;
     let serve = move || serve(accept(&socket)?, errno);
     Ok((path.display().to_string(), thread::spawn(serve)))
 }
@@ -170,8 +177,13 @@ fn serve(connection: UnixStream, errno: i32) -> Result<Told> {
 }
 
 fn asking(t: &Place, names: &[&str], agent: &str) -> Bundle {
+    ask(profile(t, json!([])), names, agent)
+}
+
+fn ask(bundle: Bundle, names: &[&str], agent: &str) -> Bundle {
     let calls = json!([{ "names": names, "action": "SCMP_ACT_NOTIFY" }]);
-    profile(t, calls)
+    bundle
+        .set("/linux/seccomp/syscalls", calls)
         .set("/linux/seccomp/listenerPath", agent)
         .set("/linux/seccomp/listenerMetadata", "for the agent")
 }
@@ -285,6 +297,124 @@ fn an_agent_answers_for_one_more_process_too(t: &Place) -> Result<()> {
     c.end()?;
     assert!(first.join().expect("the agent")?.asked.is_empty());
     Ok(())
+}
+
+/// Whose runtime has no power over a process that is not dumpable: the descriptor must be sent.
+fn an_agent_answers_for_an_ordinary_user(t: &Place) -> Result<()> {
+    let profiled = || profile(t, json!([]));
+    let range = profiled()
+        .with_range()?
+        .set("/process/user", json!({ "uid": 5, "gid": 6 }));
+    let all = [
+        profiled().rootless()?,
+        profiled().rootless()?,
+        range.clone(),
+        range,
+    ];
+    t.be_ann(false)?;
+    for (i, bundle) in all.into_iter().enumerate() {
+        let (path, first) = agent(t, libc::ENOSPC)?;
+        let bundle = ask(bundle, &["mkdir", "mkdirat", "sendmsg", "setresuid"], &path)
+            .set("/process/noNewPrivileges", i % 2 == 0)
+            .sh("mkdir /tmp/x 2>&1; sleep 1000");
+        let c = t.create(&bundle)?;
+        c.start()?;
+        until("the agent's answer", || {
+            c.output().contains("No space left on device")
+        });
+        std::fs::remove_file(&path)?;
+        let (path, second) = agent(t, libc::EXDEV)?;
+        let out = t.call(["exec", &c.id, "mkdir", "/tmp/x"])?;
+        assert!(out.stderr.contains("Invalid cross-device link"), "{out:?}");
+        assert!(!second.join().expect("the agent")?.asked.is_empty());
+        c.end()?;
+        let told = first.join().expect("the agent")?;
+        assert_eq!(told.state["pid"], c.pid);
+        std::fs::remove_file(&path)?;
+    }
+    Ok(())
+}
+
+/// What has brought the listener is gone without a trace when the program begins.
+fn an_agent_leaves_the_container_no_child(t: &Place) -> Result<()> {
+    let (path, agent) = agent(t, libc::ENOSPC)?;
+    let names = ["mkdir", "wait4", "waitid"];
+    // The shell knows before it makes a child.
+    let bundle = asking(t, &names, &path).sh("echo /proc/[0-9]*");
+    assert_eq!(t.run(&bundle)?.text(), "/proc/1");
+    agent.join().expect("the agent")?;
+    Ok(())
+}
+
+fn an_agent_and_hooks_at_start_go_together(t: &Place) -> Result<()> {
+    let (path, agent) = agent(t, libc::ENOSPC)?;
+    let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", "cat > /tmp/state; exit 0"] });
+    let bundle = asking(t, &["mkdir"], &path)
+        .set("/hooks", json!({ "startContainer": [hook] }))
+        .args(&["cat", "/tmp/state"]);
+    let out = t.run(&bundle)?.text();
+    assert!(out.contains("\"status\""), "{out}");
+    agent.join().expect("the agent")?;
+    Ok(())
+}
+
+/// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (Linux 5.19): once the agent has read the question, a signal
+/// with a handler does not take it back (seccomp_unotify(2)). Without it, the question is asked again.
+fn an_agents_question_outlives_a_signal(t: &Place) -> Result<()> {
+    for (flags, asked) in [
+        (json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]), 1),
+        (json!([]), 2),
+    ] {
+        let path = t.path("agent.sock");
+        let socket = UnixListener::bind(&path)?;
+        let bundle = asking(t, &["mkdir", "mkdirat"], &path.display().to_string())
+            .set("/linux/seccomp/flags", flags)
+            .args(&["/probe", "mkdir-and-handle", "/tmp/x"]);
+        let slow: Agent = thread::spawn(move || {
+            let (listener, words) = kernel::receive_fd(accept(&socket)?.as_fd())?;
+            let mut told = Told {
+                state: serde_json::from_slice(&words)?,
+                asked: Vec::new(),
+            };
+            while kernel::readable_within(listener.as_fd(), machine().patience())? {
+                let question = match kernel::seccomp_receive(listener.as_fd()) {
+                    Ok(question) => question,
+                    Err(e) if e.raw_os_error() == Some(libc::EINTR) => continue,
+                    Err(_) => break,
+                };
+                told.asked.push(question.number);
+                if told.asked.len() == 1 {
+                    kernel::kill(question.pid as i32, libc::SIGUSR1)?;
+                    // Given to a handler, it is pending no more.
+                    let killable = machine().is("sc-runtime") && asked == 1;
+                    until("the signal", || killable || !pending(question.pid));
+                }
+                let answer = Answer {
+                    id: question.id,
+                    value: 0,
+                    error: -libc::ENOSPC,
+                    flags: 0,
+                };
+                // Taken back: the next one is the same question again.
+                let _ = kernel::seccomp_answer(listener.as_fd(), answer);
+            }
+            Ok(told)
+        });
+        // First, as nobody asks the agent of a container that was not made.
+        assert_eq!(t.run(&bundle)?.text(), "handled 1, errno 28");
+        let told = slow.join().expect("the agent")?;
+        assert_eq!(told.asked.len(), asked);
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+/// Whether SIGUSR1 waits for the process.
+fn pending(pid: u32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    let bits = line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    bits.is_some_and(|bits| bits & 1 << (libc::SIGUSR1 - 1) != 0)
 }
 
 fn an_agent_that_is_not_there_is_an_error(t: &Place) -> Result<()> {

@@ -88,6 +88,14 @@ fn id(text: &str) -> Result<Option<u32>> {
         .with_context(|| format!("id {text} is out of range (at most {})", i32::MAX))
 }
 
+/// A group by name or number.
+pub fn gid(text: &str, group: &str) -> Result<u32> {
+    match id(text)? {
+        Some(gid) => Ok(gid),
+        None => gid_of(text, group),
+    }
+}
+
 fn gid_of(name: &str, group: &str) -> Result<u32> {
     let lines = group
         .lines()

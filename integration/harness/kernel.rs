@@ -353,6 +353,42 @@ pub fn seccomp_answer(listener: BorrowedFd, mut answer: Answer) -> io::Result<()
     .map(drop)
 }
 
+/// Gives up root and its groups, for ever; usable between fork and exec.
+pub fn become_user(user: u32) -> io::Result<()> {
+    // SAFETY: no groups are read; the others take numbers. The calls are the kernel's own, for this
+    // thread alone: between fork and exec there is no other.
+    unsafe {
+        check(libc::syscall(
+            libc::SYS_setgroups,
+            0,
+            std::ptr::null::<u32>(),
+        ))?;
+        check(libc::syscall(libc::SYS_setresgid, user, user, user))?;
+        check(libc::syscall(libc::SYS_setresuid, user, user, user)).map(drop)
+    }
+}
+
+static COUNTED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+extern "C" fn count(_signal: libc::c_int) {
+    COUNTED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Counts this signal from here on; calls that it interrupts go on (SA_RESTART).
+pub fn count_signals(signal: i32) {
+    // SAFETY: all zeroes is a sigaction; the handler does nothing but an atomic addition.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = count as extern "C" fn(libc::c_int) as usize;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(signal, &action, std::ptr::null_mut());
+    }
+}
+
+pub fn counted_signals() -> u32 {
+    COUNTED.load(std::sync::atomic::Ordering::Relaxed)
+}
+
 /// Exchanges two names in one step (renameat2(2), RENAME_EXCHANGE).
 pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     let (one, other) = (c_path(one)?, c_path(other)?);

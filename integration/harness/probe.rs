@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,14 @@ pub fn main(args: &[String]) -> ! {
         ["eat", mebibytes] => eat(mebibytes.parse().expect("a number")),
         // probe fork COUNT: how many children could be had at once.
         ["fork", count] => fork_many(count.parse().expect("a number")),
+        // probe mkdir-and-handle DIR: mkdir(2) with a handler for SIGUSR1, and what became of both.
+        ["mkdir-and-handle", dir] => {
+            kernel::count_signals(libc::SIGUSR1);
+            let made = std::fs::create_dir(dir);
+            let errno = made.err().and_then(|e| e.raw_os_error()).unwrap_or(0);
+            println!("handled {}, errno {errno}", kernel::counted_signals());
+            0
+        }
         // probe connect SOCKET TEXT: says it to a Unix socket.
         ["connect", socket, text] => {
             use std::io::Write;
@@ -50,6 +58,12 @@ pub fn main(args: &[String]) -> ! {
                     .and_then(|mut stream| stream.write_all(text.as_bytes())),
             )
         }
+        // probe tell SOCKET TEXT: one datagram.
+        ["tell", socket, text] => report(
+            UnixDatagram::unbound()
+                .and_then(|datagram| datagram.send_to(text.as_bytes(), socket))
+                .map(drop),
+        ),
         ["queue", key] => report(kernel::make_message_queue(key.parse().unwrap()).map(drop)),
         // probe key-label: the security label of the session keyring.
         ["key-label"] => {

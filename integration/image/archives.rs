@@ -19,7 +19,7 @@ tests! {
     what_was_changed_above_an_image_is_committed ["setfattr"],
 }
 
-fn image(t: &Place) -> Result<()> {
+pub fn image(t: &Place) -> Result<()> {
     load(
         t,
         "one",
@@ -37,12 +37,12 @@ fn image(t: &Place) -> Result<()> {
     Ok(())
 }
 
-fn tree(t: &Place, name: &str, bundle: &str) -> Result<Vec<String>> {
+pub fn tree(t: &Place, name: &str, bundle: &str) -> Result<Vec<String>> {
     t.call(["unpack", "-q", name, "--bundle", bundle])?;
     picture(&t.path(bundle).join("rootfs"))
 }
 
-fn id(t: &Place, name: &str) -> Result<String> {
+pub fn id(t: &Place, name: &str) -> Result<String> {
     let shown: Value = serde_json::from_str(&t.call(["inspect", name])?)?;
     Ok(shown[0]["Id"].as_str().unwrap_or_default().to_owned())
 }

@@ -3,8 +3,8 @@
 //!     cargo test --test image                 # the program cargo built
 //!     SC_IMAGE=…/sc-image cargo test --test image -- hostile::
 //!
-//! Everything is made in a tmpfs of a mount namespace of our own. umoci, skopeo, buildah and podman are
-//! asked where they are installed; a test that cannot run here is counted as ignored, with its reason.
+//! Everything is made in a tmpfs of a mount namespace of our own. umoci, skopeo, buildah, podman and
+//! dockerd are asked where they are installed; a test that cannot run here is counted as ignored, with its reason.
 //!
 //! # Layout
 //! - [`place`]: one test's directory and store, and calls of programs there.
@@ -13,13 +13,20 @@
 
 mod archives;
 mod bundles;
+mod docker;
 mod hostile;
 mod layout;
 mod lists;
 mod lives;
+mod network;
 mod place;
 mod rootless;
 mod sc;
+mod sc_files;
+mod sc_options;
+mod sc_pull;
+mod sc_rootless;
+mod sc_volumes;
 mod store;
 mod storm;
 mod streams;
@@ -34,10 +41,17 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("unpacking", unpacking::TESTS),
     ("hostile", hostile::TESTS),
     ("archives", archives::TESTS),
+    ("docker", docker::TESTS),
     ("store", store::TESTS),
     ("bundles", bundles::TESTS),
     ("rootless", rootless::TESTS),
     ("sc", sc::TESTS),
+    ("network", network::TESTS),
+    ("sc_files", sc_files::TESTS),
+    ("sc_options", sc_options::TESTS),
+    ("sc_pull", sc_pull::TESTS),
+    ("sc_rootless", sc_rootless::TESTS),
+    ("sc_volumes", sc_volumes::TESTS),
     ("lives", lives::TESTS),
     ("streams", streams::TESTS),
     ("lists", lists::TESTS),
@@ -72,7 +86,10 @@ fn run(test: &Test) -> Result<Completion, Failed> {
     let place = Place::new().map_err(|e| format!("{e:#}"))?;
     match catch_unwind(AssertUnwindSafe(|| (test.body)(&place))) {
         Ok(Ok(())) => Ok(Completion::Completed),
-        Ok(Err(e)) => Err(format!("{e:#}").into()),
+        Ok(Err(e)) => match e.downcast_ref::<place::CannotRun>() {
+            Some(why) => Ok(Completion::ignored_with(why.to_string())),
+            None => Err(format!("{e:#}").into()),
+        },
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
             Err(text.unwrap_or_else(|| "a panic".to_owned()).into())

@@ -19,9 +19,12 @@ tests! {
     what_nothing_names_is_removed_and_what_something_names_is_not,
     an_image_in_use_stays,
     damage_is_found_and_repaired,
+    a_damaged_layer_in_use_is_unpacked_anew_beside_it,
     many_at_once_leave_a_whole_store,
     death_at_any_moment_leaves_a_whole_store,
     a_full_disk_leaves_a_whole_store,
+    on_a_full_disk_images_can_be_removed,
+    a_killed_save_leaves_nothing_for_ever,
     who_waits_says_for_whom,
     an_interrupted_unpack_is_taken_up_by_the_next,
 }
@@ -185,6 +188,59 @@ fn damage_is_found_and_repaired(t: &Place) -> Result<()> {
     t.refusal(["list"])?;
     t.call(["fsck", "--repair"])?;
     assert_eq!(t.call(["list"])?.matches("<none>").count(), 4);
+    t.assert_whole()
+}
+
+/// What is mounted keeps its files until the bundle is gone.
+fn a_damaged_layer_in_use_is_unpacked_anew_beside_it(t: &Place) -> Result<()> {
+    load(
+        t,
+        "a",
+        &[&[file("f", b"content"), dir("d/")], &[file("g", b"upper")]],
+    )?;
+    let said = t.call(["unpack", "-q", "--overlay", "a", "--bundle", "b"])?;
+    let said: Value = serde_json::from_str(&said)?;
+    let lower: Vec<&str> = said["lowerdirs"]
+        .as_array()
+        .context("lowerdirs")?
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    fs::create_dir(t.path("mounted"))?;
+    let options = format!("lowerdir={}", lower.join(":"));
+    mount(
+        Some("overlay"),
+        &t.path("mounted"),
+        Some("overlay"),
+        MsFlags::MS_RDONLY,
+        Some(options.as_str()),
+    )?;
+    let base = Path::new(lower[1]);
+    fs::write(base.join("f"), "DAMAGED")?;
+    fs::write(base.join("d/more"), "x")?;
+    let said = t.call(["fsck", "--repair"])?;
+    ensure!(
+        said.contains("(unpacked anew: containers that run have the old one"),
+        "{said}"
+    );
+    ensure!(said.contains("2 unpacked layers: whole"), "{said}");
+    assert_eq!(fs::read(base.join("f"))?, b"content");
+    ensure!(!base.join("d/more").exists());
+    t.call(["gc"])?;
+    t.assert_whole()?;
+    assert_eq!(fs::read(t.path("mounted/f"))?, b"DAMAGED");
+    assert_eq!(fs::read_dir(t.store.join("layers"))?.count(), 3);
+    // Lost, and in use.
+    fs::remove_dir_all(base.parent().context("parent")?)?;
+    t.refusal(["fsck"])?;
+    let said = t.call(["fsck", "--repair"])?;
+    ensure!(said.contains("is not unpacked (unpacked anew)"), "{said}");
+    t.assert_whole()?;
+    assert_eq!(fs::read(t.path("mounted/f"))?, b"DAMAGED");
+    nix::mount::umount2(&t.path("mounted"), nix::mount::MntFlags::empty())?;
+    fs::remove_dir_all(t.path("b"))?;
+    t.call(["gc"])?;
+    assert_eq!(fs::read_dir(t.store.join("layers"))?.count(), 2);
     t.assert_whole()
 }
 
@@ -365,6 +421,73 @@ fn a_full_disk_leaves_a_whole_store(t: &Place) -> Result<()> {
         full.call(["rm", "keep"])?;
         full.assert_whole()?;
     }
+    Ok(())
+}
+
+fn on_a_full_disk_images_can_be_removed(t: &Place) -> Result<()> {
+    large(t, "a", 1)?;
+    let small = t.path("small");
+    fs::create_dir(&small)?;
+    mount(
+        Some("small"),
+        &small,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=755,size=6m"),
+    )?;
+    let full = Place {
+        dir: t.dir.clone(),
+        store: small.join("store"),
+    };
+    full.call(["load", "-q", "-i", "a.layout"])?;
+    load(&full, "keep", &[&[file("f", b"kept")]])?;
+    // Twice: what was kept for it is there again.
+    for round in 0..2 {
+        t.sh("dd if=/dev/zero of=small/fill bs=4096 2>/dev/null || true")?;
+        let name = if round == 0 { "keep" } else { "a" };
+        ensure!(full.call(["rm", name])?.contains("Deleted: "));
+        full.assert_whole()?;
+        ensure!(full.store.join("lock/reserve").exists() || round == 0);
+    }
+    assert_eq!(blobs(&full)?, 0);
+    Ok(())
+}
+
+fn a_killed_save_leaves_nothing_for_ever(t: &Place) -> Result<()> {
+    large(t, "a", 1)?;
+    t.call(["load", "-q", "-i", "a.layout"])?;
+    fs::create_dir(t.path("out"))?;
+    fs::write(t.path("out/a.tar"), "old")?;
+    let names = || -> Result<Vec<String>> {
+        let names = fs::read_dir(t.path("out"))?;
+        names
+            .map(|name| Ok(name?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    };
+    for (format, to) in [("docker-archive", "out/a.tar"), ("oci-dir", "out/a")] {
+        for step in 0..12_u64 {
+            let mut child = t
+                .command(["save", "-q", "--format", format, "-o", to, "a"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?;
+            thread::sleep(Duration::from_micros(step * step * 300));
+            child.kill()?;
+            child.wait()?;
+            if format == "docker-archive" {
+                assert_eq!(names()?, ["a.tar"], "killed at step {step}");
+                let size = fs::metadata(t.path(to))?.len();
+                ensure!(size == 3 || size > 4_000_000, "half of it: {size}");
+            } else {
+                let _ = fs::remove_dir_all(t.path(to));
+            }
+        }
+        t.call(["save", "-q", "--format", format, "-o", to, "a"])?;
+        t.call(["load", "-q", "-i", to])?;
+    }
+    let mut left = names()?;
+    left.sort();
+    assert_eq!(left, ["a", "a.tar"]);
     Ok(())
 }
 

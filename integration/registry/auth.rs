@@ -15,7 +15,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 tests! {
@@ -28,6 +28,8 @@ tests! {
     a_private_ca_is_trusted_for_its_host_only ["docker-registry", "skopeo", "openssl"],
     a_client_certificate_is_shown_to_its_host ["docker-registry", "skopeo", "openssl"],
     a_proxy_is_used_for_what_is_not_this_machine ["docker-registry", "skopeo"],
+    tls_goes_through_a_proxy_to_the_registry ["docker-registry", "skopeo", "openssl"],
+    nginx_may_stand_before_the_registry ["docker-registry", "skopeo", "openssl", "nginx"],
     a_typed_password_is_not_shown_and_ctrl_c_leaves_the_terminal_as_it_was [],
 }
 
@@ -198,14 +200,14 @@ fn auth_json_of_the_containers_tools_is_read(place: &Place) -> Result<()> {
     place.good(&["pull", &name]).map(drop)
 }
 
-/// A CA, and a key with a certificate of it for 127.0.0.1: paths of key, certificate and CA.
+/// A CA, and a key with a certificate of it for 127.0.0.1 and registry.test: paths of key, certificate and CA.
 fn certificate(place: &Place, name: &str) -> Result<[String; 3]> {
     let file = |end: &str| text(&place.path(&format!("{name}.{end}"))).to_owned();
     let (ca, ca_key, request) = (file("ca.crt"), file("ca.key"), file("csr"));
     let (key, crt) = (file("key"), file("crt"));
     let extensions = place.write(
         &format!("{name}.ext"),
-        "basicConstraints=CA:FALSE\nsubjectAltName=IP:127.0.0.1\n",
+        "basicConstraints=CA:FALSE\nsubjectAltName=IP:127.0.0.1,DNS:registry.test\n",
     )?;
     let new = ["req", "-newkey", "rsa:2048", "-nodes"];
     let openssl = |more: &[&str]| run("openssl", more).map(drop);
@@ -497,18 +499,11 @@ fn a_client_certificate_is_shown_to_its_host(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// A proxy that knows one name: `registry.test`, which is not this machine as far as a client can tell.
+/// The proxy knows one name: `registry.test`, which is not this machine as far as a client can tell.
 fn a_proxy_is_used_for_what_is_not_this_machine(place: &Place) -> Result<()> {
     let daemon = Daemon::start(place)?;
     daemon.fill(place, "app:1", &[200_000])?;
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let proxy = format!("http://{}", listener.local_addr()?);
-    let port = daemon.port;
-    std::thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let _ = tunnel(client, port);
-        }
-    });
+    let proxy = proxy_to(daemon.port)?;
     place.registries_conf("[[registry]]\nlocation = \"registry.test:5000\"\ninsecure = true\n")?;
     let pull = |except: &str| {
         let mut command = place.command(&["pull", "registry.test:5000/app:1"]);
@@ -539,6 +534,110 @@ fn a_proxy_is_used_for_what_is_not_this_machine(place: &Place) -> Result<()> {
             .success()
     );
     Ok(())
+}
+
+/// The certificate that is checked is the registry's, by its name; the proxy sees bytes.
+fn tls_goes_through_a_proxy_to_the_registry(place: &Place) -> Result<()> {
+    let [key, crt, ca] = certificate(place, "tls")?;
+    let http = format!("  tls:\n    certificate: {crt}\n    key: {key}\n");
+    let extra = Extra {
+        http,
+        ..Extra::default()
+    };
+    let daemon = Daemon::start_with(place, "registry", &extra)?;
+    daemon.fill(place, "app:1", &[1_000_000])?;
+    let proxy = proxy_to(daemon.port)?;
+    let call = |verb: &str| {
+        let mut command = place.command(&[verb, "registry.test:5000/app:1"]);
+        command
+            .env("HTTPS_PROXY", &proxy)
+            .env("HTTP_PROXY", "http://127.0.0.1:1");
+        said(command.output()?)
+    };
+    let unknown = call("pull")?;
+    ensure!(
+        !unknown.ok && unknown.stderr.contains("certificate"),
+        "{}",
+        unknown.stderr
+    );
+    place.write(
+        "home/.config/containers/certs.d/registry.test:5000/ca.crt",
+        &fs::read_to_string(&ca)?,
+    )?;
+    for verb in ["pull", "push"] {
+        let known = call(verb)?;
+        ensure!(known.ok, "{verb}: {}", known.stderr);
+    }
+    place.check_store()
+}
+
+/// As registries are mostly run: TLS ends at nginx, which passes the rest on in the clear.
+fn nginx_may_stand_before_the_registry(place: &Place) -> Result<()> {
+    let daemon = Daemon::start(place)?;
+    daemon.fill(place, "app:1", &[3_000_000, 1000])?;
+    let [key, crt, ca] = certificate(place, "tls")?;
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let dir = place.dir.display();
+    let conf = format!(
+        "daemon off; master_process off; pid {dir}/nginx.pid; error_log stderr;
+         events {{}}
+         http {{
+             access_log off; client_body_temp_path {dir}/nginx-body; proxy_temp_path {dir}/nginx-proxy;
+             fastcgi_temp_path {dir}/nginx-f; uwsgi_temp_path {dir}/nginx-u; scgi_temp_path {dir}/nginx-s;
+             server {{
+                 listen 127.0.0.1:{port} ssl; ssl_certificate {crt}; ssl_certificate_key {key};
+                 client_max_body_size 0; chunked_transfer_encoding on;
+                 location / {{
+                     proxy_pass http://{}; proxy_set_header Host $http_host;
+                     proxy_set_header X-Forwarded-Proto $scheme;
+                 }}
+             }}
+         }}",
+        daemon.address
+    );
+    let conf = place.write("nginx.conf", &conf)?;
+    let mut nginx = Command::new("nginx")
+        .args(["-c", text(&conf)])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let tried = (|| -> Result<()> {
+        // It does not tell when it listens.
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            ensure!(nginx.try_wait()?.is_none(), "nginx does not start");
+            std::thread::yield_now();
+        }
+        let registry = format!("127.0.0.1:{port}");
+        let name = format!("{registry}/app:1");
+        place.bad(&["pull", &name], &["certificate"])?;
+        place.write(
+            &format!("home/.config/containers/certs.d/{registry}/ca.crt"),
+            &fs::read_to_string(&ca)?,
+        )?;
+        place.good(&["pull", &name])?;
+        ensure!(place.names()? == [(name.clone(), daemon.digest("app:1")?)]);
+        let pushed = format!("{registry}/pushed:1");
+        place.good(&["tag", &name, &pushed])?;
+        place.good(&["push", &pushed])?;
+        ensure!(daemon.digest("pushed:1")? == daemon.digest("app:1")?);
+        place.check_store()
+    })();
+    nginx.kill()?;
+    nginx.wait()?;
+    tried
+}
+
+/// A proxy's URL.
+fn proxy_to(port: u16) -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let proxy = format!("http://{}", listener.local_addr()?);
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let _ = tunnel(client, port);
+        }
+    });
+    Ok(proxy)
 }
 
 fn tunnel(mut client: TcpStream, port: u16) -> Result<()> {

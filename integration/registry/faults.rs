@@ -22,6 +22,7 @@ tests! {
     a_byte_changed_on_its_way_is_noticed_and_fetched_again ["docker-registry", "skopeo"],
     a_full_disk_ends_the_pull_and_room_lets_it_go_on ["docker-registry", "skopeo", "unshare"],
     a_slow_wire_is_only_slow ["docker-registry", "skopeo"],
+    a_wire_that_stalls_is_left_for_another ["docker-registry", "skopeo"],
     a_registry_without_ranges_is_asked_for_the_whole [],
     a_busy_registry_is_asked_again_when_it_says [],
     what_cannot_pass_is_not_tried_again [],
@@ -231,6 +232,26 @@ fn a_slow_wire_is_only_slow(place: &Place) -> Result<()> {
     let wire = Wire::to(daemon.port, trouble)?;
     let said = place.good(&["pull", &format!("{}/app:1", wire.address)])?;
     ensure!(!said.stderr.contains("again in"), "{}", said.stderr);
+    place.check_store()
+}
+
+/// Half a minute of nothing is what we wait for.
+fn a_wire_that_stalls_is_left_for_another(place: &Place) -> Result<()> {
+    let daemon = Daemon::start(place)?;
+    daemon.fill(place, "app:1", &[SIZE])?;
+    let trouble = Trouble {
+        stall: Some(2_000_000),
+        ..Trouble::default()
+    };
+    let wire = Wire::to(daemon.port, trouble)?;
+    let said = place.good(&["pull", &format!("{}/app:1", wire.address)])?;
+    ensure!(
+        said.stderr.matches("again in").count() == 1,
+        "{}",
+        said.stderr
+    );
+    let (bytes, size) = (wire.down(), compressed()?);
+    ensure!(bytes < size + (1 << 20), "{bytes} bytes came for {size}");
     place.check_store()
 }
 

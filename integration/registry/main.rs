@@ -44,13 +44,15 @@ pub struct Test {
     pub body: fn(&Place) -> anyhow::Result<()>,
 }
 
-/// Which Debian package a program is in.
+/// Which Debian package a program is in; `::1` is no program, but loopback's other address.
 const PACKAGES: &[(&str, &str)] = &[
     ("docker-registry", "docker-registry"),
     ("skopeo", "skopeo"),
     ("openssl", "openssl"),
     ("htpasswd", "apache2-utils"),
     ("unshare", "util-linux"),
+    ("nginx", "nginx-light"),
+    ("::1", "IPv6"),
 ];
 
 const SUBJECTS: &[(&str, &[Test])] = &[
@@ -97,6 +99,9 @@ fn run(name: &str, body: fn(&Place) -> anyhow::Result<()>) -> Result<(), Failed>
 }
 
 fn here(program: &str) -> bool {
+    if program == "::1" {
+        return std::net::TcpListener::bind("[::1]:0").is_ok();
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).exists())
 }

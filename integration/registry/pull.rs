@@ -1,17 +1,24 @@
 //! Images come as they are in the registry: whole, for the right platform, and no byte twice.
 
 use super::daemon::Daemon;
-use super::oci::{INDEX, Layout};
+use super::oci::{CONFIG, INDEX, LAYER, Layout, MANIFEST, descriptor, digest, layer};
 use super::place::{Place, run, skopeo, text};
+use super::server::{Answer, Request, Server};
 use super::wire::{Trouble, Wire};
 use anyhow::{Result, ensure};
 use serde_json::json;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 
 tests! {
     what_skopeo_pushed_is_pulled_and_skopeo_reads_the_store ["docker-registry", "skopeo"],
     of_an_index_the_platform_asked_for_is_taken ["docker-registry", "skopeo"],
     dockers_formats_are_pulled_as_well ["docker-registry", "skopeo"],
+    a_list_of_dockers_is_pulled_saved_and_loaded_whole ["docker-registry", "skopeo"],
+    so_many_layers_are_fetched_at_once_as_jobs_says [],
+    garbage_is_collected_while_a_pull_goes_on ["docker-registry", "skopeo"],
+    a_registry_at_an_ipv6_address_is_asked ["docker-registry", "skopeo", "::1"],
     a_digest_pulls_exactly_that ["docker-registry", "skopeo"],
     quiet_says_the_id_and_nothing_else ["docker-registry", "skopeo"],
     what_is_here_is_not_fetched_again ["docker-registry", "skopeo"],
@@ -105,6 +112,224 @@ fn dockers_formats_are_pulled_as_well(place: &Place) -> Result<()> {
     place.good(&["pull", &format!("{}/docker:1", daemon.address)])?;
     ensure!(place.names()?[0].1 == daemon.digest("docker:1")?);
     place.check_store()
+}
+
+fn a_list_of_dockers_is_pulled_saved_and_loaded_whole(place: &Place) -> Result<()> {
+    let daemon = Daemon::start(place)?;
+    let mut layout = Layout::new(&place.path("layout"))?;
+    let mut parts = Vec::new();
+    for (seed, architecture) in [(1, "amd64"), (2, "arm64")] {
+        let mut part = layout.manifest(architecture, &[1000, 2000], seed)?;
+        part["platform"] = json!({"os": "linux", "architecture": architecture});
+        parts.push(part);
+    }
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": parts});
+    let index = layout.blob(INDEX, index.to_string().as_bytes())?;
+    layout.tag("it", index)?;
+    skopeo(
+        &["--all", "--format", "v2s2"],
+        &layout.at("it"),
+        &format!("docker://{}/multi:1", daemon.address),
+    )?;
+    let name = format!("{}/multi:1", daemon.address);
+    let image = format!("docker://{name}");
+    let raw = run(
+        "skopeo",
+        &["inspect", "--raw", "--tls-verify=false", &image],
+    )?;
+    let list: serde_json::Value = serde_json::from_str(&raw)?;
+    ensure!(
+        list["mediaType"] == "application/vnd.docker.distribution.manifest.list.v2+json",
+        "{raw}"
+    );
+    for (at, architecture) in ["amd64", "arm64"].iter().enumerate() {
+        place.good(&[
+            "pull",
+            "--platform",
+            &format!("linux/{architecture}"),
+            &name,
+        ])?;
+        let digest = list["manifests"][at]["digest"].as_str().unwrap_or_default();
+        ensure!(place.names()?.contains(&(name.clone(), digest.to_owned())));
+    }
+    let whole = daemon.digest("multi:1")?;
+    place.good(&["pull", "-q", "--all-platforms", &name])?;
+    ensure!(place.names()?.contains(&(name.clone(), whole.clone())));
+    for format in ["oci-archive", "oci-dir", "docker-archive"] {
+        let file = text(&place.path(format)).to_owned();
+        place.good(&["save", "-q", "--format", format, "-o", &file, &name])?;
+        let other = Place {
+            dir: place.path(&format!("from-{format}")),
+        };
+        std::fs::create_dir_all(other.path("home"))?;
+        other.good(&["load", "-q", "-i", &file])?;
+        ensure!(
+            other.names()?.contains(&(name.clone(), whole.clone())),
+            "{format}: {:?}",
+            other.names()?
+        );
+        other.good(&["fsck"])?;
+        for platform in ["linux/amd64", "linux/arm64"] {
+            let bundle = other.path(&platform.replace('/', "-"));
+            let args = ["unpack", "-q", "--platform", platform, "--bundle"];
+            other.good(&[&args[..], &[text(&bundle), &name]].concat())?;
+        }
+    }
+    // Others take it from there as it was.
+    let raw_again = run(
+        "skopeo",
+        &[
+            "inspect",
+            "--raw",
+            &format!("oci-archive:{}", place.path("oci-archive").display()),
+        ],
+    )?;
+    ensure!(raw_again == raw, "{raw_again}");
+    place.check_store()
+}
+
+/// The registry answers no layer before three are asked for; and when one is to be asked for at a time, it counts.
+fn so_many_layers_are_fetched_at_once_as_jobs_says(place: &Place) -> Result<()> {
+    let image = Layered::new(6)?;
+    for jobs in [3, 1] {
+        let image = image.clone();
+        let (at_once, barrier) = (AtomicUsize::new(0), Barrier::new(jobs));
+        let most = Arc::new(AtomicUsize::new(0));
+        let seen = most.clone();
+        let server = Server::start(move |request| {
+            image.answer(request).unwrap_or_else(|layer| {
+                let now = at_once.fetch_add(1, Ordering::SeqCst) + 1;
+                seen.fetch_max(now, Ordering::SeqCst);
+                barrier.wait();
+                at_once.fetch_sub(1, Ordering::SeqCst);
+                Answer::new(200, layer)
+            })
+        })?;
+        let name = format!("{}/app:1", server.address);
+        place.good(&["pull", "--jobs", &jobs.to_string(), &name])?;
+        let most = most.load(Ordering::SeqCst);
+        ensure!(most == jobs, "{most} at once instead of {jobs}");
+        place.check_store()?;
+        place.forget_store()?;
+    }
+    let said = place.run(&["pull", "--jobs", "0", "x"])?;
+    ensure!(
+        !said.ok && said.stderr.contains("--jobs"),
+        "{}",
+        said.stderr
+    );
+    Ok(())
+}
+
+/// What a registry needs to know of an image with so many layers.
+#[derive(Clone)]
+struct Layered {
+    manifest: Vec<u8>,
+    config: Vec<u8>,
+    layers: Vec<Vec<u8>>,
+}
+
+impl Layered {
+    fn new(count: u64) -> Result<Layered> {
+        let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
+        for seed in 0..count {
+            let (content, diff_id) = layer(1000, seed + 1)?;
+            layers.push(content);
+            diff_ids.push(diff_id);
+        }
+        let config = json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+        let config = config.to_string().into_bytes();
+        let described: Vec<_> = layers
+            .iter()
+            .map(|layer| descriptor(LAYER, layer))
+            .collect();
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(CONFIG, &config), "layers": described,
+        });
+        Ok(Layered {
+            manifest: manifest.to_string().into_bytes(),
+            config,
+            layers,
+        })
+    }
+
+    /// A layer is the caller's to give out.
+    fn answer(&self, request: &Request) -> Result<Answer, Vec<u8>> {
+        let path = request.path.as_str();
+        if let Some(layer) = self
+            .layers
+            .iter()
+            .find(|layer| path.ends_with(&digest(layer)))
+        {
+            return Err(layer.clone());
+        }
+        Ok(match path {
+            "/v2/" => Answer::new(200, "{}"),
+            _ if path.contains("/manifests/") => {
+                Answer::new(200, self.manifest.clone()).header("Content-Type", MANIFEST)
+            }
+            _ if path.ends_with(&digest(&self.config)) => Answer::new(200, self.config.clone()),
+            _ => Answer::new(404, ""),
+        })
+    }
+}
+
+/// It neither waits for the pull nor takes what the pull has fetched.
+fn garbage_is_collected_while_a_pull_goes_on(place: &Place) -> Result<()> {
+    let daemon = Daemon::start(place)?;
+    daemon.fill(place, "app:1", &[3_000_000, 1000, 2000])?;
+    let trouble = Trouble {
+        delay: std::time::Duration::from_millis(20),
+        piece: 32 << 10,
+        ..Trouble::default()
+    };
+    let wire = Wire::to(daemon.port, trouble)?;
+    let name = format!("{}/app:1", wire.address);
+    let mut child = place
+        .command(&["pull", "-q", &name])
+        .stdout(Stdio::null())
+        .spawn()?;
+    // The small ones are here, and nothing names them yet.
+    let blobs = place.path("store/image/blobs/sha256");
+    let fetched = || std::fs::read_dir(&blobs).map_or(0, Iterator::count);
+    while fetched() < 3 {
+        ensure!(child.try_wait()?.is_none(), "it ended too early");
+        std::thread::yield_now();
+    }
+    for command in [
+        &["gc", "--all"][..],
+        &["prune", "-a"],
+        &["fsck", "--repair"],
+    ] {
+        let said = place.good(command)?;
+        ensure!(said.stderr.is_empty(), "{command:?}: {}", said.stderr);
+        ensure!(
+            child.try_wait()?.is_none(),
+            "{command:?} waited for the pull"
+        );
+    }
+    ensure!(fetched() == 3);
+    ensure!(child.wait()?.success());
+    ensure!(place.names()? == [(name, daemon.digest("app:1")?)]);
+    place.check_store()?;
+    // What a dead one pledged is swept.
+    let pledge = place.write("store/leases/1-1.pledge", "[]")?;
+    place.good(&["gc"])?;
+    ensure!(!pledge.exists());
+    ensure!(std::fs::read_dir(place.path("store/leases"))?.count() == 0);
+    place.good(&["fsck"]).map(drop)
+}
+
+fn a_registry_at_an_ipv6_address_is_asked(place: &Place) -> Result<()> {
+    let daemon = Daemon::start(place)?;
+    daemon.fill(place, "app:1", &[1000])?;
+    let wire = Wire::from("[::1]:0", daemon.port, Trouble::default())?;
+    let name = format!("{}/app:1", wire.address);
+    ensure!(name.starts_with("[::1]:"), "{name}");
+    place.good(&["pull", &name])?;
+    place.good(&["push", &name])?;
+    ensure!(place.names()? == [(name, daemon.digest("app:1")?)]);
+    Ok(())
 }
 
 fn a_digest_pulls_exactly_that(place: &Place) -> Result<()> {

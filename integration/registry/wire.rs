@@ -34,11 +34,18 @@ pub struct Trouble {
     pub delay: Duration,
     /// At most so many bytes in a piece from the registry, where not 0.
     pub piece: usize,
+    /// After so many bytes from the registry nothing comes any more on that connection, which stays; once.
+    pub stall: Option<u64>,
 }
 
 impl Wire {
     pub fn to(port: u16, trouble: Trouble) -> Result<Wire> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        Wire::from("127.0.0.1:0", port, trouble)
+    }
+
+    /// Listens at another address.
+    pub fn from(address: &str, port: u16, trouble: Trouble) -> Result<Wire> {
+        let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?.to_string();
         let state = Arc::new(State {
             trouble: Mutex::new(trouble),
@@ -117,6 +124,13 @@ impl Passing for State {
         {
             bytes[(at - before) as usize] ^= 0x55;
             trouble.corrupt = None;
+        }
+        if down && trouble.stall.is_some_and(|at| before >= at) {
+            trouble.stall = None;
+            drop(trouble);
+            loop {
+                std::thread::park();
+            }
         }
         let cuts = if down {
             &mut trouble.cut_down

@@ -1,7 +1,8 @@
 //! How do options change a config.json? Pure; an error names the option.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// What `sc run` may change.
 #[derive(Debug, Default)]
@@ -10,68 +11,6 @@ pub struct Wishes {
     pub cwd: Option<String>,
     pub hostname: Option<String>,
     pub host_network: bool,
-    pub memory: Option<i64>,
-    pub cpus: Option<f64>,
-    pub pids_limit: Option<i64>,
-    pub read_only: bool,
-    pub cap_add: Vec<String>,
-    pub cap_drop: Vec<String>,
-    pub privileged: bool,
-    pub volumes: Vec<Volume>,
-    /// All capabilities of this kernel.
-    pub all_caps: Vec<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Volume {
-    pub source: String,
-    pub target: String,
-    pub read_only: bool,
-}
-
-impl Volume {
-    /// docker's `HOST:CONTAINER[:OPTIONS]`; what is ignored comes back as a note.
-    pub fn parse(text: &str) -> Result<(Volume, Option<String>)> {
-        let context = || format!("--volume {text:?}");
-        let parts: Vec<&str> = text.split(':').collect();
-        let [source, target, options @ ..] = parts.as_slice() else {
-            bail!("{}: write HOST:CONTAINER[:ro]", context());
-        };
-        ensure!(
-            source.starts_with('/'),
-            "{}: {source:?} is not an absolute path of the host; volumes by name are not offered",
-            context()
-        );
-        ensure!(
-            target.starts_with('/') && *target != "/",
-            "{}: {target:?} is not an absolute path below /",
-            context()
-        );
-        ensure!(options.len() < 2, "{}: too many colons", context());
-        let mut volume = Volume {
-            source: (*source).to_owned(),
-            target: (*target).to_owned(),
-            read_only: false,
-        };
-        let mut note = None;
-        for option in options.iter().flat_map(|options| options.split(',')) {
-            match option {
-                "ro" => volume.read_only = true,
-                "rw" => volume.read_only = false,
-                "z" | "Z" => {
-                    note = Some(format!(
-                        "{}: {option} is ignored: no relabelling",
-                        context()
-                    ))
-                }
-                _ => bail!(
-                    "{}: unknown option {option:?}; known are ro, rw, z, Z",
-                    context()
-                ),
-            }
-        }
-        Ok((volume, note))
-    }
 }
 
 /// Bytes of `512m`: docker's binary units.
@@ -110,28 +49,19 @@ pub fn apply(config: &mut Value, wishes: &Wishes) -> Result<()> {
     if wishes.host_network {
         share_network(config);
     }
-    limits(config, wishes)?;
-    if wishes.read_only {
-        config["root"]["readonly"] = json!(true);
-        for at in ["/run", "/tmp", "/var/tmp"] {
-            add_mount(
-                config,
-                json!({ "destination": at, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"] }),
-            );
-        }
-    }
-    for volume in &wishes.volumes {
-        let access = if volume.read_only { "ro" } else { "rw" };
-        add_mount(
-            config,
-            json!({ "destination": volume.target, "type": "bind", "source": volume.source, "options": ["rbind", "rprivate", access] }),
-        );
-    }
-    match wishes.privileged {
-        true => unconfine(config, &wishes.all_caps),
-        false => capabilities(config, wishes)?,
-    }
     Ok(())
+}
+
+/// To index for a change is to leave null where nothing was: what says nothing is left out.
+pub fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
 }
 
 pub fn add_mount(config: &mut Value, mount: Value) {
@@ -152,113 +82,39 @@ fn environment(config: &mut Value, added: &[String]) {
     config["process"]["env"] = json!(env);
 }
 
-fn strings(value: &Value) -> Vec<String> {
+pub fn strings(value: &Value) -> Vec<String> {
     let list = value.as_array().into_iter().flatten();
     list.filter_map(|text| text.as_str().map(str::to_owned))
         .collect()
 }
 
+/// The namespaces but those of a kind; each is then the host's.
+pub fn share(config: &mut Value, kind: &str) {
+    if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
+        namespaces.retain(|namespace| namespace["type"] != kind);
+    }
+}
+
+/// A network namespace that is there before the container: sysctls are for it only if it is the container's own.
+pub fn join_network(config: &mut Value, path: &Path, own: bool) {
+    match own {
+        true => {
+            share(config, "network");
+            // docker's: ports below 1024 are nothing special in a network that has no other users.
+            config["linux"]["sysctl"]["net.ipv4.ip_unprivileged_port_start"] = json!("0");
+        }
+        false => share_network(config),
+    }
+    if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
+        namespaces.push(json!({ "type": "network", "path": path }));
+    }
+}
+
 /// Without a network namespace, sysctls of the network would be the host's.
 fn share_network(config: &mut Value) {
-    if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
-        namespaces.retain(|namespace| namespace["type"] != "network");
-    }
+    share(config, "network");
     if let Some(sysctl) = config["linux"]["sysctl"].as_object_mut() {
         sysctl.retain(|name, _| !name.starts_with("net."));
-    }
-}
-
-/// What a container may use, also of one that is there.
-pub fn limits(config: &mut Value, wishes: &Wishes) -> Result<()> {
-    let resources = &mut config["linux"]["resources"];
-    if let Some(memory) = wishes.memory {
-        ensure!(memory >= 6 << 20, "--memory: at least 6m");
-        // docker's: as much swap as memory.
-        resources["memory"] = json!({ "limit": memory, "swap": memory.saturating_mul(2) });
-    }
-    if let Some(cpus) = wishes.cpus {
-        ensure!((0.01..=100_000.0).contains(&cpus), "--cpus: from 0.01 on");
-        resources["cpu"] = json!({ "quota": (cpus * 100_000.0).round() as i64, "period": 100_000 });
-    }
-    if let Some(limit) = wishes.pids_limit {
-        resources["pids"] = json!({ "limit": limit });
-    }
-    Ok(())
-}
-
-/// First what is dropped, then what is added, as docker: `--cap-drop ALL --cap-add CHOWN`.
-fn capabilities(config: &mut Value, wishes: &Wishes) -> Result<()> {
-    let name = |option: &str, typed: &String| -> Result<String> {
-        let upper = typed.to_ascii_uppercase();
-        let full = match upper.starts_with("CAP_") || upper == "ALL" {
-            true => upper,
-            false => format!("CAP_{upper}"),
-        };
-        let known = full == "ALL" || wishes.all_caps.contains(&full);
-        ensure!(known, "{option} {typed}: no capability of this kernel");
-        Ok(full)
-    };
-    for typed in &wishes.cap_drop {
-        let dropped = name("--cap-drop", typed)?;
-        for set in [
-            "bounding",
-            "effective",
-            "permitted",
-            "inheritable",
-            "ambient",
-        ] {
-            let mut caps = strings(&config["process"]["capabilities"][set]);
-            caps.retain(|cap| dropped != "ALL" && *cap != dropped);
-            config["process"]["capabilities"][set] = json!(caps);
-        }
-    }
-    for typed in &wishes.cap_add {
-        let added = name("--cap-add", typed)?;
-        // Who is not root has what was asked for by name only if all five sets have it.
-        let sets: &[&str] = match config["process"]["user"]["uid"].as_u64() {
-            Some(0) | None => &["bounding", "effective", "permitted"],
-            Some(_) => &[
-                "bounding",
-                "effective",
-                "permitted",
-                "inheritable",
-                "ambient",
-            ],
-        };
-        for set in sets {
-            let mut caps = strings(&config["process"]["capabilities"][*set]);
-            let new = match added.as_str() {
-                "ALL" => wishes.all_caps.clone(),
-                _ => vec![added.clone()],
-            };
-            let new: Vec<String> = new.into_iter().filter(|cap| !caps.contains(cap)).collect();
-            caps.extend(new);
-            config["process"]["capabilities"][*set] = json!(caps);
-        }
-    }
-    Ok(())
-}
-
-/// `--privileged`: all capabilities, all devices, nothing hidden or filtered.
-fn unconfine(config: &mut Value, all_caps: &[String]) {
-    for set in ["bounding", "effective", "permitted"] {
-        config["process"]["capabilities"][set] = json!(all_caps);
-    }
-    config["process"]["noNewPrivileges"] = json!(false);
-    if let Some(linux) = config["linux"].as_object_mut() {
-        for gone in ["seccomp", "maskedPaths", "readonlyPaths"] {
-            linux.remove(gone);
-        }
-    }
-    config["linux"]["resources"]["devices"] = json!([{ "allow": true, "access": "rwm" }]);
-    for mount in config["mounts"].as_array_mut().into_iter().flatten() {
-        if ["sysfs", "cgroup"].contains(&mount["type"].as_str().unwrap_or_default()) {
-            let options = strings(&mount["options"]);
-            mount["options"] = options
-                .into_iter()
-                .filter(|option| option != "ro")
-                .collect();
-        }
     }
 }
 
@@ -295,30 +151,10 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_dockers() {
-        let wishes = Wishes {
-            memory: Some(64 << 20),
-            cpus: Some(1.5),
-            ..Wishes::default()
-        };
-        assert_eq!(
-            applied(&wishes)["linux"]["resources"],
-            json!({ "memory": { "limit": 67108864, "swap": 134217728 }, "cpu": { "quota": 150000, "period": 100000 } })
-        );
-    }
-
-    #[test]
-    fn capabilities_are_dropped_before_they_are_added() {
-        let wishes = Wishes {
-            cap_drop: vec!["ALL".into()],
-            cap_add: vec!["kill".into()],
-            all_caps: vec!["CAP_KILL".into()],
-            ..Wishes::default()
-        };
-        assert_eq!(
-            applied(&wishes)["process"]["capabilities"]["bounding"],
-            json!(["CAP_KILL"])
-        );
+    fn what_says_nothing_is_left_out() {
+        let mut value = json!({ "a": null, "b": [{ "c": null, "d": 1 }] });
+        without_nulls(&mut value);
+        assert_eq!(value, json!({ "b": [{ "d": 1 }] }));
     }
 
     #[test]
@@ -333,21 +169,6 @@ mod tests {
             ("99999999t", None),
         ] {
             assert_eq!(bytes(text).ok(), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_volume_is_two_absolute_paths() {
-        let volume = |read_only| Volume {
-            source: "/a".into(),
-            target: "/b".into(),
-            read_only,
-        };
-        assert_eq!(Volume::parse("/a:/b").unwrap(), (volume(false), None));
-        assert_eq!(Volume::parse("/a:/b:ro").unwrap(), (volume(true), None));
-        assert!(Volume::parse("/a:/b:z").unwrap().1.is_some());
-        for bad in ["/a", "a:/b", "/a:b", "/a:/", "/a:/b:x", "/a:/b:ro:rw"] {
-            assert!(Volume::parse(bad).is_err(), "{bad}");
         }
     }
 }

@@ -1,10 +1,13 @@
 //! How does what was typed to `create` and `run` become a container that is there and has not started?
 
 use super::config::{self, Wishes};
-use super::options::network::Kind;
-use super::options::{lifecycle, limits, mounts, network, process, security};
+use super::network::wanted::Mode;
+use super::options::image::{Missing, When};
+use super::options::{image, lifecycle, limits, mounts, namespaces, network, process, security};
 use super::programs;
 use super::record::{Home, Record, short};
+use super::rootless;
+use super::volumes::Hold;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde::Deserialize;
@@ -25,7 +28,13 @@ pub struct Make {
     #[command(flatten)]
     limits: limits::Limits,
     #[command(flatten)]
+    cgroup: limits::Cgroup,
+    #[command(flatten)]
     mounts: mounts::Mounts,
+    #[command(flatten)]
+    image: image::Image,
+    #[command(flatten)]
+    namespaces: namespaces::Namespaces,
     #[command(flatten)]
     network: network::Network,
     #[command(flatten)]
@@ -39,30 +48,72 @@ pub struct Make {
 }
 
 impl Make {
-    /// The container's record and directory, with its bundle. `detached`: nobody will be there at its start.
+    /// The container's record and directory, with its bundle; `detached`: nobody will be there at its start. What is
+    /// not here is fetched first, while nothing is locked.
     pub fn make(&self, home: &Home, detached: bool) -> Result<Record> {
         let (image, command) = self.words()?;
+        let Some(image) = image else {
+            return self.attempt(home, None, command, detached);
+        };
+        if self.image.pull == When::Always {
+            self.image.pull(&home.root, image)?;
+        }
+        match self.attempt(home, Some(image), command, detached) {
+            Err(e) if e.is::<Missing>() => {}
+            made => return made,
+        }
+        if self.image.pull == When::Never {
+            bail!(
+                "no image {image} here: `sc pull {image}` fetches it, `sc load` takes it from a file"
+            );
+        }
+        let quoted = crate::show::printable(image);
+        eprintln!("Unable to find image '{quoted}' locally");
+        let pulled = self.image.pull(&home.root, image);
+        pulled.with_context(|| format!("no image {image} here, and it cannot be pulled"))?;
+        self.attempt(home, Some(image), command, detached)
+    }
+
+    fn attempt(
+        &self,
+        home: &Home,
+        image: Option<&str>,
+        command: &[String],
+        detached: bool,
+    ) -> Result<Record> {
         let wishes = self.wishes()?;
         let mut record = Record {
             image: image.unwrap_or_default().to_owned(),
             terminal: self.process.tty,
             interactive: self.process.interactive,
             stdin_once: self.process.interactive && !detached,
-            network: self.network.name().to_owned(),
+            networks: self.network.wanted(home, image.is_none())?,
             runtime: self.runtime()?,
+            systemd_cgroup: self.cgroup.systemd_cgroup,
             ..Record::default()
         };
         self.lifecycle.note(&mut record)?;
         let cidfile = self.cidfile()?;
+        // Held until the record names what is made.
+        let mut hold = None;
         let record = home.create(record, |dir, record| {
-            let mut config = match image {
+            let (mut config, volumes) = match image {
                 Some(image) => self.unpack(home, image, command, dir, record)?,
                 None => {
                     record.health = self.lifecycle.health(None)?;
-                    self.adopt(command, dir)?
+                    (self.adopt(command, dir)?, Vec::new())
                 }
             };
-            self.complete(&mut config, wishes, dir, record, image.is_some())?;
+            self.complete(&mut config, wishes, home, dir, record, image.is_some())?;
+            record.joins = self.namespaces.apply(&mut config, home)?;
+            record.mounts = self.mounts.wanted(home, &volumes)?;
+            if mounts::Mounts::names_volumes(&record.mounts) {
+                hold = Some(Hold::take(home)?);
+            }
+            let mounts = &mut record.mounts;
+            self.mounts
+                .apply(&mut config, mounts, home, &mut hold, image.is_some())?;
+            rootless::finish(&mut config);
             let words = config["process"]["args"].as_array().into_iter().flatten();
             record.command = words
                 .filter_map(|word| Some(word.as_str()?.to_owned()))
@@ -70,9 +121,13 @@ impl Make {
             if self.lifecycle.init {
                 put_init_before(&mut config)?;
             }
+            config::without_nulls(&mut config);
             let text = serde_json::to_vec_pretty(&config)?;
             Ok(fs::write(dir.join("bundle/config.json"), text)?)
         })?;
+        if let Some(hold) = hold {
+            hold.keep();
+        }
         if let Some(mut file) = cidfile {
             file.write_all(record.id.as_bytes()).context("--cidfile")?;
         }
@@ -111,14 +166,10 @@ impl Make {
     fn wishes(&self) -> Result<Wishes> {
         let mut wishes = Wishes::default();
         self.process.wish(&mut wishes)?;
-        self.limits.wish(&mut wishes)?;
-        self.mounts.wish(&mut wishes)?;
-        self.network.wish(&mut wishes);
-        self.security.wish(&mut wishes);
         Ok(wishes)
     }
 
-    /// sc-image makes the bundle, and says which layers are below it.
+    /// sc-image makes the bundle, and says which layers are below it; the second is where the image wants volumes.
     fn unpack(
         &self,
         home: &Home,
@@ -126,16 +177,15 @@ impl Make {
         command: &[String],
         dir: &Path,
         record: &mut Record,
-    ) -> Result<Value> {
+    ) -> Result<(Value, Vec<String>)> {
         #[derive(Deserialize)]
         struct Layers {
+            id: String,
             lowerdirs: Vec<PathBuf>,
+            volumes: Vec<String>,
+            rootless: bool,
             healthcheck: Option<Value>,
         }
-        ensure!(
-            nix::unistd::geteuid().is_root(),
-            "run IMAGE needs root, to mount its layers; without root, run a bundle: `sc-image unpack --bundle DIR {image}`, `sc run --bundle DIR`"
-        );
         let mut program = programs::image(&home.root);
         program
             .arg("unpack")
@@ -146,10 +196,19 @@ impl Make {
         for (option, value) in [
             ("--user", &self.process.user),
             ("--entrypoint", &self.process.entrypoint),
+            ("--platform", &self.image.platform),
         ] {
             if let Some(value) = value {
                 program.arg(format!("{option}={value}"));
             }
+        }
+        for (option, values) in [
+            ("--group-add", &self.process.group_add),
+            // The seccomp profile goes by them.
+            ("--cap-add", &self.security.cap_add),
+            ("--cap-drop", &self.security.cap_drop),
+        ] {
+            program.args(values.iter().map(|value| format!("{option}={value}")));
         }
         program
             .arg(image)
@@ -164,11 +223,8 @@ impl Make {
                 .last()
                 .unwrap_or("failed")
                 .trim_start_matches("sc-image: ");
-            let missing = error.contains("no such image") || error.contains("no image");
-            match missing {
-                true => bail!(
-                    "no image {image} here: `sc pull {image}` fetches it, `sc load` takes it from a file"
-                ),
+            match error.ends_with(": no such image") {
+                true => return Err(Missing.into()),
                 false => bail!("{error}"),
             }
         }
@@ -184,14 +240,17 @@ impl Make {
             std::os::unix::fs::symlink(layer, dir.join(format!("l/{number}")))?;
         }
         record.lower = layers.lowerdirs;
+        record.image_id = layers.id;
+        record.rootless = layers.rootless;
         record.health = self.lifecycle.health(layers.healthcheck.as_ref())?;
         let text = fs::read(dir.join("bundle/config.json"))?;
-        let config: Value = serde_json::from_slice(&text)?;
+        let mut config: Value = serde_json::from_slice(&text)?;
+        rootless::nest(&mut config);
         let said = config["annotations"]["org.opencontainers.image.stopSignal"].as_str();
         if let (Some(signal), true) = (said, record.stop_signal.is_empty()) {
             record.stop_signal = signal.to_owned();
         }
-        Ok(config)
+        Ok((config, layers.volumes))
     }
 
     /// A copy of the bundle's config.json, with its root where it was.
@@ -223,6 +282,15 @@ impl Make {
             };
             config["process"]["user"] = json!({ "uid": number(uid)?, "gid": number(gid)? });
         }
+        for group in &self.process.group_add {
+            let gid: u32 = group
+                .parse()
+                .with_context(|| format!("--group-add {group}: in a bundle, only numbers"))?;
+            let gids = &mut config["process"]["user"]["additionalGids"];
+            let mut all = gids.as_array().cloned().unwrap_or_default();
+            all.push(json!(gid));
+            *gids = json!(all);
+        }
         fs::create_dir(dir.join("bundle"))?;
         Ok(config)
     }
@@ -232,19 +300,32 @@ impl Make {
         &self,
         config: &mut Value,
         mut wishes: Wishes,
+        home: &Home,
         dir: &Path,
-        record: &Record,
+        record: &mut Record,
         image: bool,
     ) -> Result<()> {
+        let mode = record.networks.mode.clone();
+        wishes.host_network = mode == Mode::Host;
         if image {
             let hostname = wishes
                 .hostname
                 .get_or_insert_with(|| short(&record.id).to_owned())
                 .clone();
-            identify(config, dir, &hostname, self.network.network)?;
+            let exposed = config["annotations"]["org.opencontainers.image.exposedPorts"].as_str();
+            (self.network).publish_exposed(&mut record.networks, exposed.unwrap_or_default())?;
+            record.networks.hostname = hostname.clone();
+            identify(config, home, dir, &mode)?;
             wishes.env.insert(0, format!("HOSTNAME={hostname}"));
         }
-        config::apply(config, &wishes)
+        if mode.is_prepared() {
+            config::join_network(config, &dir.join("netns"), mode.is_own());
+        }
+        config::apply(config, &wishes)?;
+        self.process.apply(config)?;
+        self.limits.apply(config)?;
+        self.cgroup.apply(config, &record.id);
+        self.security.apply(config)
     }
 }
 
@@ -266,23 +347,18 @@ fn put_init_before(config: &mut Value) -> Result<()> {
     Ok(())
 }
 
-/// /etc/hosts, /etc/hostname and /etc/resolv.conf: the host's where the network is.
-fn identify(config: &mut Value, dir: &Path, hostname: &str, network: Kind) -> Result<()> {
-    let host = |path: &str| match network {
-        Kind::Host => fs::read_to_string(path).unwrap_or_default(),
-        Kind::None => String::new(),
+/// /etc/hosts, /etc/hostname and /etc/resolv.conf: files that are filled when the container starts, or those of the
+/// container whose network it shares.
+fn identify(config: &mut Value, home: &Home, dir: &Path, mode: &Mode) -> Result<()> {
+    let of = match mode {
+        Mode::Container(id) => home.dir(id),
+        _ => dir.to_owned(),
     };
-    let hosts = format!(
-        "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost\n{}",
-        host("/etc/hosts")
-    );
-    for (name, text) in [
-        ("hosts", hosts),
-        ("hostname", format!("{hostname}\n")),
-        ("resolv.conf", host("/etc/resolv.conf")),
-    ] {
-        let path = dir.join(name);
-        fs::write(&path, text)?;
+    for name in ["hosts", "hostname", "resolv.conf"] {
+        let path = of.join(name);
+        if of == dir {
+            fs::write(&path, "")?;
+        }
         config::add_mount(
             config,
             json!({ "destination": format!("/etc/{name}"), "type": "bind", "source": path, "options": ["bind", "rprivate"] }),

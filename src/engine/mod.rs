@@ -10,7 +10,10 @@
 //! - [`table`], [`template`], [`filter`], [`times`]: how lists are asked for and shown.
 //! - [`programs`]: sc-runtime and sc-image, and what they answer.
 //! - [`options`]: what `create` and `run` may be asked for; [`make`]: a container of that.
-//! - [`config`]: how options change a config.json; pure.
+//! - [`config`]: how options change a config.json; [`seccomp`]: docker's profiles; pure.
+//! - [`network`]: networks, addresses, published ports, names.
+//! - [`mounts`]: what `-v` and its like ask for; [`volumes`]: which there are; [`inside`]: paths of a container.
+//! - [`rootfs`]: a container's root, mounted; [`rootless`]: what is different for an ordinary user.
 //! - [`monitor`]: the process beside a running container; [`attach`]: who is connected to it; [`wire`]: what they
 //!   say to each other; [`log`], [`terminal`], [`keys`]: where output goes, and what is typed.
 //!
@@ -24,17 +27,24 @@ pub mod config;
 pub mod control;
 pub mod events;
 pub mod filter;
+pub mod inside;
 pub mod keys;
 pub mod log;
 pub mod make;
 pub mod monitor;
+pub mod mounts;
+pub mod network;
 pub mod now;
 pub mod options;
 pub mod programs;
 pub mod record;
+pub mod rootfs;
+pub mod rootless;
+pub mod seccomp;
 pub mod table;
 pub mod template;
 pub mod terminal;
 pub mod times;
 pub mod usage;
+pub mod volumes;
 pub mod wire;

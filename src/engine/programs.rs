@@ -4,10 +4,11 @@ use super::cli::{Global, WithStatus};
 use super::record::{Home, Record};
 use crate::sys::process;
 use anyhow::{Context, Result, bail};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// Beside this program, else in $PATH.
 pub fn find(name: &str) -> PathBuf {
@@ -24,6 +25,60 @@ pub fn image(root: &Path) -> Command {
     let mut command = Command::new(find("sc-image"));
     command.arg("--root").arg(root);
     command
+}
+
+/// sc-image writing what is in an open directory as a tar. The directory is its stdin: no path leads to what a
+/// container can move away.
+pub fn tar(dir: OwnedFd, args: &[&OsStr]) -> Command {
+    let mut command = Command::new(find("sc-image"));
+    command
+        .args(["tar", "/proc/self/fd/0"])
+        .args(args)
+        .stdin(dir);
+    command
+}
+
+/// sc-image making files of a tar in an open directory, which is its stdout.
+pub fn untar(dir: OwnedFd, args: &[&str]) -> Command {
+    let mut command = Command::new(find("sc-image"));
+    command
+        .args(["untar", "/proc/self/fd/1"])
+        .args(args)
+        .stdout(dir);
+    command
+}
+
+/// From one open directory into another.
+pub fn copy(from: OwnedFd, what: &[&OsStr], into: OwnedFd, how: &[&str]) -> Result<()> {
+    let mut reader = tar(from, what)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("execute sc-image")?;
+    let stream = reader.stdout.take().context("no pipe")?;
+    let written = untar(into, how)
+        .stdin(stream)
+        .stderr(Stdio::piped())
+        .output();
+    let read = reader.wait_with_output()?;
+    // Who writes may have stopped because of who reads, and the other way round: the writer is asked first,
+    // because a reader whose listener has gone says only that.
+    said(&written.context("execute sc-image")?)?;
+    said(&read)
+}
+
+/// What a program that has failed said last.
+pub fn said(output: &Output) -> Result<()> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let last = text.trim().lines().last().unwrap_or("it died").to_owned();
+    let words = ["sc-image: ", "untar: ", "tar: "];
+    let last = words
+        .iter()
+        .fold(&*last, |text, word| text.strip_prefix(word).unwrap_or(text));
+    bail!("{last}")
 }
 
 /// Goes on as sc-image.
@@ -50,6 +105,7 @@ pub fn versions() -> Result<u8> {
 pub fn runtime(home: &Home, record: &Record) -> Command {
     let mut command = Command::new(&record.runtime);
     command.arg("--root").arg(&home.state);
+    command.args(record.systemd_cgroup.then_some("--systemd-cgroup"));
     // A monitor has some blocked.
     process::unblock_signals_in(&mut command);
     command

@@ -15,6 +15,9 @@
 //! whose maker or remover was killed, and the next to come removes it.
 
 use super::events::{self, Event};
+use super::mounts::Mount;
+use super::network::wanted::Wanted;
+use super::rootless;
 use crate::clock;
 use crate::sys::file;
 use anyhow::{Context, Result, bail, ensure};
@@ -41,7 +44,7 @@ pub struct Record {
     /// stdin ends with the first client that has it.
     pub stdin_once: bool,
     pub remove: bool,
-    pub network: String,
+    pub networks: Wanted,
     pub runtime: PathBuf,
     pub stop_signal: String,
     /// Seconds; 10 where none was asked for.
@@ -51,6 +54,15 @@ pub struct Record {
     pub health: Option<HealthCheck>,
     /// Layers that are shared, uppermost first; none with `--bundle`.
     pub lower: Vec<PathBuf>,
+    /// The image by its id: the name may be another's by now.
+    pub image_id: String,
+    /// The layers were unpacked in a user namespace, and are mounted in one.
+    pub rootless: bool,
+    /// Volumes, paths of the host and tmpfs, as they were asked for.
+    pub mounts: Vec<Mount>,
+    /// Namespaces of other containers that it has.
+    pub joins: Vec<Join>,
+    pub systemd_cgroup: bool,
 
     // What came of it:
     pub process: Option<Process>,
@@ -183,6 +195,13 @@ pub struct Probe {
     pub end: String,
     pub exit_code: i32,
     pub output: String,
+}
+
+/// A namespace (`pid`, `ipc`) of the container `id`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    pub kind: String,
+    pub id: String,
 }
 
 /// The root of everything.
@@ -340,7 +359,7 @@ impl Home {
         });
         if let Err(e) = made {
             // The first error is the one to report; what stays, the next sweep removes.
-            let _ = fs::remove_dir_all(&dir);
+            let _ = rootless::remove_tree(&dir);
             self.release(&record.name, &record.id);
             return Err(e);
         }
@@ -417,7 +436,7 @@ impl Home {
             let Ok(own) = File::open(&dir) else { continue };
             // Its maker may have finished between the two looks.
             if file::try_lock(own.as_fd())? && !dir.join("record.json").exists() {
-                remove_tree(&dir)?;
+                rootless::remove_tree(&dir)?;
             }
         }
         Ok(())
@@ -484,7 +503,7 @@ impl Home {
         fs::remove_file(dir.join("record.json"))?;
         self.release(&record.name, id);
         events::tell(self, &Event::of(&record, "destroy"));
-        remove_tree(&dir)
+        rootless::remove_tree(&dir)
     }
 
     /// The right to run the container, or to remove it; `None`: somebody has it.
@@ -527,16 +546,6 @@ impl Home {
             Ok(lock) => Ok(file::lock_shared(lock.as_fd())?),
             Err(_) => Ok(()),
         }
-    }
-}
-
-/// One that is gone already is not an error.
-fn remove_tree(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            Err(e).with_context(|| dir.display().to_string())
-        }
-        _ => Ok(()),
     }
 }
 
@@ -590,13 +599,13 @@ fn is_hex(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn random() -> Result<[u8; 32]> {
+pub fn random() -> Result<[u8; 32]> {
     let mut bytes = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)
 }
 
-fn random_id() -> Result<String> {
+pub fn random_id() -> Result<String> {
     Ok(random()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -7,7 +7,7 @@ use super::config::ImageConfig;
 use super::layer;
 use super::seccomp;
 use crate::users::{self, User};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -20,6 +20,13 @@ pub struct Ask {
     pub uid_map: Vec<(u32, u32, u32)>,
     pub gid_map: Vec<(u32, u32, u32)>,
     pub terminal: bool,
+    /// The caller mounts the image's volumes; else each is a tmpfs.
+    pub without_volumes: bool,
+    /// More groups of the user, by name or number.
+    pub groups: Vec<String>,
+    /// What is added to and taken from the capabilities afterwards: the seccomp profile goes by them.
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
 }
 
 /// A config.json, what was left out of it and why, and the directory that the process starts in.
@@ -28,6 +35,8 @@ pub struct Made {
     pub config: Value,
     pub warnings: Vec<String>,
     pub cwd: String,
+    /// Where the image wants volumes.
+    pub volumes: Vec<String>,
 }
 
 /// podman's: docker's less MKNOD, NET_RAW and AUDIT_WRITE. ping works through the sysctl below.
@@ -83,14 +92,28 @@ const ACTED_ON: [&str; 5] = [
 pub fn make(image: &ImageConfig, ask: &Ask) -> Result<Made> {
     let mut warnings = Vec::new();
     let wish = &image.config;
-    let user = users::resolve(&wish.user, &ask.passwd, &ask.group)
+    let mut user = users::resolve(&wish.user, &ask.passwd, &ask.group)
         .with_context(|| format!("User {:?}", wish.user))?;
+    for group in &ask.groups {
+        let gid = users::gid(group, &ask.group).with_context(|| format!("--group-add {group}"))?;
+        user.additional_gids.push(gid);
+    }
     let args: Vec<&String> = wish.entrypoint.iter().chain(&wish.cmd).collect();
     ensure!(
         !args.is_empty(),
         "no command: the image has neither Entrypoint nor Cmd"
     );
     let cwd = absolute(&wish.working_dir).context("WorkingDir")?;
+    let volumes = wish.volumes.keys().map(|volume| {
+        let at = absolute(volume).with_context(|| format!("Volumes {volume:?}"))?;
+        ensure!(at != "/", "Volumes {volume:?}: is the root");
+        Ok(at)
+    });
+    let mut volumes = volumes.collect::<Result<Vec<String>>>()?;
+    let all_volumes = volumes.clone();
+    if ask.without_volumes {
+        volumes.clear();
+    }
     let mut config = json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -110,13 +133,13 @@ pub fn make(image: &ImageConfig, ask: &Ask) -> Result<Made> {
         },
         "root": { "path": "rootfs" },
         "hostname": "container",
-        "mounts": mounts(wish.volumes.keys(), ask)?,
+        "mounts": mounts(volumes, ask),
         "annotations": annotations(image, &mut warnings),
         "linux": {
             "namespaces": namespaces(ask),
             "maskedPaths": MASKED,
             "readonlyPaths": READONLY,
-            "seccomp": seccomp::profile(&CAPABILITIES),
+            "seccomp": seccomp::profile(&reckoned_with(ask)),
             "sysctl": { "net.ipv4.ping_group_range": "0 0" },
             "resources": resources(ask),
         },
@@ -129,6 +152,7 @@ pub fn make(image: &ImageConfig, ask: &Ask) -> Result<Made> {
         config,
         warnings,
         cwd,
+        volumes: all_volumes,
     })
 }
 
@@ -193,6 +217,26 @@ fn additional_gids(user: &User, ask: &Ask, warnings: &mut Vec<String>) -> Vec<u3
     there
 }
 
+/// The capabilities that calls are allowed for.
+fn reckoned_with(ask: &Ask) -> Vec<&'static str> {
+    let full = |typed: &String| {
+        let upper = typed.to_ascii_uppercase();
+        match upper.strip_prefix("CAP_") {
+            Some(_) => upper,
+            None => format!("CAP_{upper}"),
+        }
+    };
+    let dropped: Vec<String> = ask.cap_drop.iter().map(full).collect();
+    let added: Vec<String> = ask.cap_add.iter().map(full).collect();
+    let has = |list: &[String], cap: &str| list.iter().any(|one| one == cap || one == "CAP_ALL");
+    let mut caps: Vec<&str> = CAPABILITIES
+        .into_iter()
+        .filter(|cap| !has(&dropped, cap))
+        .collect();
+    caps.extend(seccomp::conditional().filter(|cap| has(&added, cap)));
+    caps
+}
+
 /// Inheritable and ambient are empty (CVE-2022-24769); who is not root has none but what a
 /// set-user-id program may regain.
 fn capabilities(user: &User) -> Value {
@@ -204,7 +248,7 @@ fn capabilities(user: &User) -> Value {
     sets
 }
 
-fn mounts<'a>(volumes: impl Iterator<Item = &'a String>, ask: &Ask) -> Result<Vec<Value>> {
+fn mounts(volumes: Vec<String>, ask: &Ask) -> Vec<Value> {
     let has_tty_group = ask.gid_map.is_empty()
         || ask
             .gid_map
@@ -240,11 +284,7 @@ fn mounts<'a>(volumes: impl Iterator<Item = &'a String>, ask: &Ask) -> Result<Ve
             &["nosuid", "noexec", "nodev", "relatime", "ro"],
         ),
     ];
-    for volume in volumes {
-        let at = absolute(volume).with_context(|| format!("Volumes {volume:?}"))?;
-        if at == "/" {
-            bail!("Volumes {volume:?}: is the root");
-        }
+    for at in volumes {
         // What the image has there is copied; it is gone with the container.
         mounts.push(mount(
             "tmpfs",
@@ -252,7 +292,7 @@ fn mounts<'a>(volumes: impl Iterator<Item = &'a String>, ask: &Ask) -> Result<Ve
             &["nosuid", "nodev", "mode=0755", "tmpcopyup"],
         ));
     }
-    Ok(mounts)
+    mounts
 }
 
 /// image-spec conversion.md: labels win over what is made of other fields.

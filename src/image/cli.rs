@@ -67,7 +67,11 @@ pub enum Verb {
     Rm(rm::Rm),
     Save(save::Save),
     Tag(tag::Tag),
+    #[command(hide = true)]
+    Tar(tar::Tar),
     Unpack(unpack::Unpack),
+    #[command(hide = true)]
+    Untar(untar::Untar),
 }
 
 impl Verb {
@@ -89,7 +93,9 @@ impl Verb {
             Verb::Rm(verb) => verb.run(global),
             Verb::Save(verb) => verb.run(global),
             Verb::Tag(verb) => verb.run(global),
+            Verb::Tar(verb) => verb.run(),
             Verb::Unpack(verb) => verb.run(global),
+            Verb::Untar(verb) => verb.run(),
         }
     }
 }

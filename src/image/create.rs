@@ -67,22 +67,27 @@ fn judge(blob: File) -> Result<Digest> {
                 let context = || format!("entry {:?}", String::from_utf8_lossy(&entry.path));
                 layer::act(&entry.path).with_context(context)?;
             }
-            tape.finish().map(drop)
+            Ok(tape.finish()?.digest())
         })();
         (pump.join(), read)
     });
-    let (diff_id, _) = pumped.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    read?;
-    Ok(diff_id)
+    pumped.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    read
 }
 
-/// Stores a directory as a layer.
-pub fn make_layer(store: &Store, dir: OwnedFd, compression: Compression) -> Result<Layer> {
+/// Stores a directory as a layer, without what is at the paths `left_out`.
+pub fn make_layer(
+    store: &Store,
+    dir: OwnedFd,
+    left_out: &[Vec<u8>],
+    compression: Compression,
+) -> Result<Layer> {
     let mut inner = Hashed {
         to: Encoder::new(compression, store.spool()?)?,
         hasher: Hasher::new(),
     };
-    super::diff::write(dir, io::BufWriter::with_capacity(256 << 10, &mut inner))?;
+    let to = io::BufWriter::with_capacity(256 << 10, &mut inner);
+    super::diff::write(dir, left_out, to)?;
     let (digest, size) = inner.to.finish()?.commit()?;
     Ok(Layer {
         blob: Descriptor::new(layer_type(compression), digest, size),

@@ -2,6 +2,7 @@
 //!
 //! overlayfs's marks become image-spec's: a character device 0:0 a whiteout, an opaque directory
 //! `.wh..wh..opq`. The same tree gives the same bytes: names are sorted, times are those of the files.
+//! A *plain* stream is of a tree as it is seen, where no name and no mark means anything.
 
 use super::layer::{join, takes_xattr};
 use super::tape::{Entry, Kind as EntryKind, Time, Writer};
@@ -17,31 +18,62 @@ use std::io::{Write, empty};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-/// Writes what is in the directory `root` as a layer.
-pub fn write(root: OwnedFd, to: impl Write) -> Result<()> {
-    let mut layer = Layer {
-        writer: Writer::new(to),
-        links: HashMap::new(),
-    };
-    let stat = stat_of(root.as_fd())?;
-    layer.put(entry(&stat, b"./", EntryKind::Directory), root.as_fd(), b"")?;
-    layer.directory(root.as_fd(), b"")?;
-    layer.writer.finish()?.flush()?;
-    Ok(())
+/// Writes what is in the directory `root` as a layer, without what is at the paths `left_out`.
+pub fn write(root: OwnedFd, left_out: &[Vec<u8>], to: impl Write) -> Result<()> {
+    let mut layer = Layer::new(to, false);
+    layer.left_out = left_out.to_vec();
+    layer.root(root)
+}
+
+/// Writes what is in the directory `root` as it is.
+pub fn write_plain(root: OwnedFd, to: impl Write) -> Result<()> {
+    Layer::new(to, true).root(root)
+}
+
+/// Writes one name of a directory, and what is below it, under another name.
+pub fn write_one(dir: OwnedFd, name: &[u8], under: &[u8], to: impl Write) -> Result<()> {
+    let mut layer = Layer::new(to, true);
+    layer.name(dir.as_fd(), name, under)?;
+    layer.finish()
 }
 
 struct Layer<W: Write> {
     writer: Writer<W>,
+    plain: bool,
+    left_out: Vec<Vec<u8>>,
     /// Where a file with several names was written first.
     links: HashMap<u64, Vec<u8>>,
 }
 
 impl<W: Write> Layer<W> {
+    fn new(to: W, plain: bool) -> Layer<W> {
+        Layer {
+            writer: Writer::new(to),
+            plain,
+            left_out: Vec::new(),
+            links: HashMap::new(),
+        }
+    }
+
+    fn root(mut self, root: OwnedFd) -> Result<()> {
+        let stat = stat_of(root.as_fd())?;
+        self.put(entry(&stat, b"./", EntryKind::Directory), root.as_fd(), b"")?;
+        self.directory(root.as_fd(), b"")?;
+        self.finish()
+    }
+
+    fn finish(self) -> Result<()> {
+        Ok(self.writer.finish()?.flush()?)
+    }
+
     fn directory(&mut self, dir: BorrowedFd, path: &[u8]) -> Result<()> {
         let mut names = names(dir, b"")?;
         names.sort();
         for name in names {
             let below = join(path, &name);
+            if self.left_out.contains(&below) {
+                continue;
+            }
             self.name(dir, &name, &below)
                 .with_context(|| quoted(&below))?;
         }
@@ -51,10 +83,10 @@ impl<W: Write> Layer<W> {
     fn name(&mut self, dir: BorrowedFd, name: &[u8], path: &[u8]) -> Result<()> {
         let stat = lstat(dir, name)?.context("it has gone")?;
         ensure!(
-            !name.starts_with(b".wh."),
+            self.plain || !name.starts_with(b".wh."),
             "a name that would be read as a whiteout"
         );
-        if stat.is_whiteout() {
+        if stat.is_whiteout() && !self.plain {
             let hidden = [b".wh.", name].concat();
             let at = join(super::layer::split(path).0, &hidden);
             return self
@@ -94,7 +126,7 @@ impl<W: Write> Layer<W> {
         self.put(entry(stat, &with_slash, EntryKind::Directory), dir, name)?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
         let inside = open_at(dir, name, flags)?;
-        for attribute in OPAQUE {
+        for attribute in OPAQUE.iter().filter(|_| !self.plain) {
             if xattr::get_at(inside.as_fd(), b"", attribute)?.as_deref() == Some(b"y") {
                 let at = join(path, b".wh..wh..opq");
                 self.writer

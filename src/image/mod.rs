@@ -17,7 +17,6 @@ pub mod config;
 pub mod create;
 pub mod diff;
 pub mod digest;
-pub mod idmap;
 pub mod layer;
 pub mod manifest;
 pub mod platform;

@@ -102,6 +102,11 @@ const AF_VSOCK: u64 = 40;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
+/// The capabilities that some calls are allowed for.
+pub fn conditional() -> impl Iterator<Item = &'static str> {
+    BY_CAPABILITY.iter().map(|(capability, _)| *capability)
+}
+
 /// `linux.seccomp` for a container with these capabilities.
 pub fn profile(capabilities: &[&str]) -> Value {
     let has = |name: &str| capabilities.contains(&name);

@@ -6,9 +6,10 @@
 //! │   ├── oci-layout  index.json   names are in the annotation org.opencontainers.image.ref.name
 //! │   ├── blobs/sha256/HEX         a blob has its name only when digest and size are verified
 //! │   └── ingest/                  blobs on their way: sha256-HEX.part, kept for a resumed download
-//! ├── layers/HEX/                  an unpacked layer, by chain id: diff/, complete.json
-//! ├── leases/HEX.json              which bundles use which layers
-//! └── lock/{store,index}
+//! ├── layers/HEX/                  an unpacked layer, by chain id: diff/, complete.json; HEX.N.replaced was
+//! │                                one that is mounted still
+//! ├── leases/HEX.json              which bundles use which layers; PID-N.pledge: what a pull will name
+//! └── lock/{store,index}            and reserve: room for index.json when the disk is full
 //! ```
 //!
 //! # What a caller does
@@ -30,7 +31,8 @@
 //! # Locks
 //! All are flock(2) on files under `lock/`, or on the `.part` itself: the kernel frees them at death.
 //! The store's is shared by whoever adds or reads, and exclusive for the collection of garbage, so
-//! what is fetched but not yet named is safe. The index's is held for one rewrite of index.json.
+//! what is fetched but not yet named is safe. A pull gives it back while it fetches, and pledges what it
+//! will need ([`pledge`]). The index's is held for one rewrite of index.json.
 //! Order: store, blob, index. Who waits says so, and for whom ([`lock`]).
 
 pub mod blob;
@@ -40,6 +42,7 @@ pub mod layers;
 pub mod lease;
 pub mod lock;
 pub mod names;
+pub mod pledge;
 
 pub use blob::{BlobWriter, Ingest};
 pub use names::Listed;
@@ -52,7 +55,7 @@ use super::manifest::{
 use anyhow::{Context, Result, bail, ensure};
 use lock::Lock;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -129,6 +132,16 @@ impl Store {
     /// Makes the shared lock exclusive if nobody else uses the store now; tells whether it is.
     pub fn try_alone(&mut self) -> Result<bool> {
         self.lock.try_exclusive()
+    }
+
+    /// Gives the store's lock back: garbage may be collected meanwhile. Nothing but what is pledged stays.
+    pub fn step_aside(&self) -> Result<()> {
+        self.lock.release()
+    }
+
+    /// Takes the shared lock again. Waits while garbage is collected.
+    pub fn step_in(&self) -> Result<()> {
+        self.lock.share_again("the store")
     }
 
     // -----------------------------------------------------------------------------------------
@@ -290,9 +303,30 @@ impl Store {
         let result = change(&mut index)?;
         if index != before {
             let text = serde_json::to_vec(&index)?;
-            replace(&self.root.join("image/index.json"), &text)?;
+            let path = self.root.join("image/index.json");
+            let smaller = index.manifests.len() < before.manifests.len();
+            match replace(&path, &text) {
+                // On a full disk something can be removed still: that makes room.
+                Err(e) if smaller && is_full(&e) && self.give_reserve() => replace(&path, &text)?,
+                other => other?,
+            }
+            self.make_reserve();
         }
         Ok(result)
+    }
+
+    fn give_reserve(&self) -> bool {
+        fs::remove_file(self.root.join(RESERVE)).is_ok()
+    }
+
+    /// Sees to it that there is room for an index; where there is none, the next one tries again.
+    fn make_reserve(&self) {
+        let path = self.root.join(RESERVE);
+        let size = fs::metadata(&path).map_or(0, |meta| meta.size());
+        if size != RESERVE_SIZE && fs::write(&path, vec![0; RESERVE_SIZE as usize]).is_err() {
+            // Half of it is of no use.
+            let _ = fs::remove_file(&path);
+        }
     }
 
     /// Reads what a descriptor of an image's manifest leads to.
@@ -319,6 +353,19 @@ impl Store {
             config,
         })
     }
+}
+
+/// Given up when the disk is full and the index shall become smaller: 500 images, and the directory's own growth.
+const RESERVE: &str = "lock/reserve";
+const RESERVE_SIZE: u64 = 256 << 10;
+
+/// Whether an error comes from a disk, or a quota, without room.
+fn is_full(error: &anyhow::Error) -> bool {
+    let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| kinds.contains(&cause.kind()))
 }
 
 /// The directories and first files of a store; those that are there stay.

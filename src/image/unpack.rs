@@ -5,7 +5,7 @@
 //! images share layers and containers share images.
 //!
 //! # Layout
-//! - [`feed`]: the layer decoded and hashed, by a thread of its own.
+//! - [`feed`]: the layer decoded by a thread of its own, and hashed.
 //! - [`tree`]: open directories; attributes of directories, set at the end.
 //! - [`below`]: what lower layers have, where that matters.
 //!
@@ -84,6 +84,11 @@ pub struct Unpacker<'a> {
 }
 
 enum How {
+    /// A tar stream as it is: no name means anything.
+    Plain {
+        /// `.` is told too.
+        with_root: bool,
+    },
     Flat {
         /// Whether there is a layer below the present one.
         above: bool,
@@ -115,6 +120,18 @@ impl<'a> Unpacker<'a> {
             key: RandomState::new(),
         };
         Unpacker::new(root, how, options)
+    }
+
+    /// A plain tar stream into a directory that may have content: what is in the way of a file is replaced,
+    /// directories are merged. Whether `.` of the stream says what `root` is like is the caller's to say.
+    pub fn plain(root: OwnedFd, with_root: bool, options: &'a Options) -> Result<Unpacker<'a>> {
+        Ok(Unpacker {
+            tree: Tree::new(root),
+            how: How::Plain { with_root },
+            options,
+            ids: Ids::here()?,
+            warnings: Warnings::default(),
+        })
     }
 
     /// One layer into the empty directory `root`; `below` are those it lies on, uppermost first.
@@ -152,17 +169,7 @@ impl<'a> Unpacker<'a> {
 
     /// Applies a layer, and verifies that its content has the digest `diff_id`. Gives its size.
     pub fn apply(&mut self, blob: File, diff_id: &Digest) -> Result<u64> {
-        let (pump, feed) = feed();
-        let limit = self.options.max_size;
-        let (pumped, applied) = std::thread::scope(|scope| {
-            let pump = scope.spawn(move || pump.run(blob, limit));
-            let applied = self.entries(feed);
-            (pump.join(), applied)
-        });
-        let pumped = pumped.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        // What could not be decoded looks to the reader as if it ended early.
-        let (digest, size) = pumped?;
-        applied?;
+        let (digest, size) = self.take(blob)?;
         ensure!(
             digest == *diff_id,
             "the content has diff id {digest}, the image's config says {diff_id}"
@@ -172,6 +179,21 @@ impl<'a> Unpacker<'a> {
             added.clear();
         }
         Ok(size)
+    }
+
+    /// Takes a stream to its end, compressed or not; gives the digest of its content, and its size.
+    pub fn take(&mut self, blob: File) -> Result<(Digest, u64)> {
+        let (pump, feed) = feed();
+        let limit = self.options.max_size;
+        let (pumped, applied) = std::thread::scope(|scope| {
+            let pump = scope.spawn(move || pump.run(blob, limit));
+            let applied = self.entries(feed);
+            (pump.join(), applied)
+        });
+        let pumped = pumped.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // What could not be decoded looks to the reader as if it ended early.
+        let size = pumped?;
+        Ok((applied?, size))
     }
 
     /// Sets what can only be set at the end.
@@ -184,7 +206,8 @@ impl<'a> Unpacker<'a> {
         Ok(self.warnings)
     }
 
-    fn entries(&mut self, feed: Feed) -> Result<()> {
+    /// Gives the digest of all that the feed held.
+    fn entries(&mut self, feed: Feed) -> Result<Digest> {
         let mut tape = Tape::new(feed);
         let mut sum: u64 = 0;
         while let Some(entry) = tape.next_entry()? {
@@ -199,11 +222,19 @@ impl<'a> Unpacker<'a> {
             );
             self.entry(&entry, &mut tape).with_context(context)?;
         }
-        tape.finish().map(drop)
+        Ok(tape.finish()?.digest())
     }
 
     fn entry(&mut self, entry: &Entry, tape: &mut Tape<Feed>) -> Result<()> {
-        match layer::act(&entry.path)? {
+        let act = match self.how {
+            How::Plain { with_root } => match layer::inside(&entry.path)? {
+                path if !path.is_empty() => Act::Put(path),
+                _ if with_root => Act::Root,
+                _ => Act::Skip,
+            },
+            _ => layer::act(&entry.path)?,
+        };
+        match act {
             Act::Skip => Ok(()),
             Act::Hide(path) => self.hide(&path),
             Act::HideAllIn(dir) => self.hide_all_in(&dir),
@@ -288,6 +319,10 @@ impl<'a> Unpacker<'a> {
             return Ok(());
         }
         let there = lstat(parent.as_fd(), name)?.context("it has gone")?;
+        ensure!(
+            !matches!(self.how, How::Plain { .. }),
+            "cannot overwrite non-directory with directory"
+        );
         self.clear(parent, name, path)?;
         ensure!(
             self.tree.put_dir(parent, name, path, &meta)?,
@@ -423,6 +458,11 @@ impl<'a> Unpacker<'a> {
         let Some(there) = lstat(parent.as_fd(), name)? else {
             return Ok(());
         };
+        if matches!(self.how, How::Plain { .. }) {
+            // docker's words.
+            let directory = there.kind == Kind::Directory;
+            ensure!(!directory, "cannot overwrite directory with non-directory");
+        }
         if there.kind == Kind::Directory {
             tree::remove(parent.as_fd(), name, path, &|_| false)?;
         } else {
@@ -526,7 +566,7 @@ impl<'a> Unpacker<'a> {
     fn hide(&mut self, path: &[u8]) -> Result<()> {
         let (dir, name) = layer::split(path);
         match &self.how {
-            How::Flat { above: false, .. } => Ok(()),
+            How::Plain { .. } | How::Flat { above: false, .. } => Ok(()),
             How::Flat { added, key, .. } => {
                 let Some(parent) = self.tree.dir(dir)? else {
                     return Ok(());
@@ -564,7 +604,7 @@ impl<'a> Unpacker<'a> {
 
     fn hide_all_in(&mut self, dir: &[u8]) -> Result<()> {
         match &self.how {
-            How::Flat { above: false, .. } => Ok(()),
+            How::Plain { .. } | How::Flat { above: false, .. } => Ok(()),
             How::Flat { added, key, .. } => {
                 let Some(parent) = self.tree.dir(dir)? else {
                     return Ok(());
@@ -613,7 +653,7 @@ impl<'a> Unpacker<'a> {
     fn found_below(&self, path: &[u8]) -> Result<Option<Found>> {
         match &self.how {
             How::Overlay { below, .. } => below.find(path),
-            How::Flat { .. } => Ok(None),
+            How::Plain { .. } | How::Flat { .. } => Ok(None),
         }
     }
 

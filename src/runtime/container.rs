@@ -17,6 +17,7 @@
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::clock;
 use crate::runtime::log;
+use crate::runtime::notify;
 use crate::runtime::pid;
 pub use crate::runtime::pid::start_time;
 use crate::runtime::plan::unit::{UnitName, UnitPlan};
@@ -28,7 +29,7 @@ use crate::sys::{self, Call, file};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat, mkdirat};
 use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, mkfifoat, unlinkat};
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, OnceCell};
@@ -103,6 +104,9 @@ pub struct Record {
     pub pid_namespace: bool,
     #[serde(default)]
     pub poststart: Vec<Hook>,
+    /// Whoever starts it waits until its program is ready ([`super::notify`]).
+    #[serde(default)]
+    pub notify: bool,
     #[serde(default)]
     pub poststop: Vec<Hook>,
 }
@@ -148,6 +152,7 @@ impl Record {
             no_new_keyring: ask.no_new_keyring,
             pid_namespace: plan.parent.clone.new & libc::CLONE_NEWPID as u64 != 0,
             poststart: plan.parent.poststart.clone(),
+            notify: ask.notify.is_some(),
             poststop: plan.parent.poststop.clone(),
         }
     }
@@ -509,6 +514,19 @@ impl Claim {
         Ok((make(EXEC_FIFO)?, err))
     }
 
+    /// The directory for its program's word that it is ready. The way to it is ours alone.
+    pub fn make_notify_directory(&self) -> Result<()> {
+        let name = notify::DIRECTORY;
+        let shown = || format!("{:?}", self.place.path.join(name));
+        let mode = Mode::from_bits_truncate(0o755);
+        mkdirat(self.dir(), name, mode).call("mkdirat", shown)?;
+        // Whatever the umask.
+        Ok(
+            fchmodat(self.dir(), name, mode, FchmodatFlags::FollowSymlink)
+                .call("fchmodat", shown)?,
+        )
+    }
+
     /// Gives the name back, with all that was put there.
     pub fn abandon(self) -> Result<()> {
         // The first save found another's record: not ours to remove.
@@ -825,6 +843,7 @@ impl Record {
             no_new_keyring: false,
             pid_namespace: true,
             poststart: vec![],
+            notify: false,
             poststop: vec![Hook {
                 path: "/bin/true".into(),
                 args: vec!["true".into()],

@@ -13,7 +13,8 @@
 //!    │  Go ───────────────────────────▶ │   they are done
 //!    │                                  │   pivot_root, identity, argv[0] found
 //!    │ ◀──────────────── Console + fd ─ │   only with a terminal: the pty's master
-//!    │ ◀──────────────────── Listener ─ │   only with a seccomp agent: take it, and hand it over
+//!    │ ◀─────────── Courier, Listener ─ │   only with a seccomp agent: a child of init's, under no
+//!    │                                  │   filter, brings the listener, before Ready or after it
 //!    │ ◀─────────────────────── Ready ─ │   all but exec is done; limits and record are the parent's
 //!    │  Start ────────────────────────▶ │   `run`; said while init mounts where nothing of the parent's
 //!    │                                  │   must come first. With `create` the fifo says so, later
@@ -21,7 +22,7 @@
 //! ```
 //!
 //! For `exec` there is only `Console`, then the end of file: nothing waits for the parent, but with a
-//! seccomp agent, when `Listener`, `Ready` and `Start` are said too, and where systemd must put an
+//! seccomp agent, when `Courier`, `Listener`, `Ready` and `Start` are said too, and where systemd must put an
 //! ordinary user's process into its cgroup (`Placed`).
 //!
 //! At any time init may say `Failed { why }` and end. End of file before `Ready` means that it died.
@@ -47,10 +48,11 @@ pub enum FromInit {
     Hooks,
     /// The master of the container's terminal.
     Console(OwnedFd),
-    /// The seccomp filter is in force, and this is the number of its listener in init. A number,
-    /// which takes but write(2), and not the descriptor: sendmsg(2) may be what the profile forbids
-    /// or what the agent is to be asked about. So it is in runc, whose profiles count on it.
-    Listener(i32),
+    /// This process will send `Listener`, and end.
+    Courier(OwnedFd),
+    /// The seccomp filter is in force, and this is its listener. From the courier: init can be counted
+    /// on for write(2) alone, as with runc, whose profiles count on it.
+    Listener(OwnedFd),
     /// Only the wait for start and exec are left.
     Ready,
     /// Init gives up; nothing more will follow.
@@ -71,6 +73,7 @@ const CHILD: u8 = b'c';
 const TREES: u8 = b'b';
 const HOOKS: u8 = b'h';
 const CONSOLE: u8 = b't';
+const COURIER: u8 = b'k';
 const LISTENER: u8 = b'l';
 const READY: u8 = b'r';
 const FAILED: u8 = b'f';
@@ -137,11 +140,8 @@ impl ParentEnd {
             }
             (Some((&HOOKS, _)), _) => FromInit::Hooks,
             (Some((&CONSOLE, _)), Some(master)) => FromInit::Console(master),
-            (Some((&LISTENER, number)), _) => FromInit::Listener(
-                <[u8; 4]>::try_from(number)
-                    .map(i32::from_ne_bytes)
-                    .context("init did not say where its listener is")?,
-            ),
+            (Some((&COURIER, _)), Some(pidfd)) => FromInit::Courier(pidfd),
+            (Some((&LISTENER, _)), Some(listener)) => FromInit::Listener(listener),
             (Some((&READY, _)), _) => FromInit::Ready,
             (Some((&FAILED, why)), _) => {
                 FromInit::Failed(String::from_utf8_lossy(why).into_owned())
@@ -164,11 +164,8 @@ impl InitEnd {
             FromInit::Child { pidfd } => (vec![CHILD], Some(pidfd.as_fd())),
             FromInit::Hooks => (vec![HOOKS], None),
             FromInit::Console(master) => (vec![CONSOLE], Some(master.as_fd())),
-            FromInit::Listener(number) => {
-                let mut bytes = vec![LISTENER];
-                bytes.extend(number.to_ne_bytes());
-                (bytes, None)
-            }
+            FromInit::Courier(pidfd) => (vec![COURIER], Some(pidfd.as_fd())),
+            FromInit::Listener(listener) => (vec![LISTENER], Some(listener.as_fd())),
             FromInit::Ready => (vec![READY], None),
             FromInit::Trees(which) => {
                 let mut bytes = vec![TREES];
@@ -280,12 +277,13 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_is_told_by_its_number() {
+    fn a_listener_brings_its_descriptor() {
         let (parent, init) = pair().unwrap();
-        init.tell(&FromInit::Listener(12)).unwrap();
+        let (end, _other) = sys::socket::packet_pair().unwrap();
+        init.tell(&FromInit::Listener(end)).unwrap();
         assert!(matches!(
             parent.hear().unwrap(),
-            Some(FromInit::Listener(12))
+            Some(FromInit::Listener(_))
         ));
     }
 

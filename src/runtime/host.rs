@@ -4,6 +4,7 @@
 use crate::runtime::cgroup;
 use crate::runtime::cli::CreateArgs;
 use crate::runtime::container::Record;
+use crate::runtime::notify;
 use crate::runtime::plan::unit::Manager;
 use crate::runtime::plan::{Ask, Host};
 use crate::runtime::systemd;
@@ -13,11 +14,11 @@ use nix::unistd::{Uid, getegid, geteuid};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 impl CreateArgs {
-    /// What was typed, with the facts of this host. `bundle` is absolute.
-    pub fn ask(&self, bundle: PathBuf) -> Result<Ask> {
+    /// What was typed, with the facts of this host. `bundle` and `root`, where the state is kept, are absolute.
+    pub fn ask(&self, root: &Path, bundle: PathBuf) -> Result<Ask> {
         let env = |name: &str| std::env::var(name).ok();
         let listen_fds = listen_fds(env("LISTEN_PID"), env("LISTEN_FDS"), std::process::id());
         Ok(Ask {
@@ -28,6 +29,7 @@ impl CreateArgs {
             preserve_fds: self.preserve_fds.saturating_add(listen_fds.unwrap_or(0)),
             systemd_cgroup: self.systemd_cgroup,
             listen_fds,
+            notify: notify::asked().map(|_| root.join(&self.id).join(notify::DIRECTORY)),
             host: facts(self.rootless)?,
         })
     }

@@ -26,6 +26,7 @@ pub mod host;
 pub mod init;
 pub mod log;
 pub mod lsm;
+pub mod notify;
 pub mod parent;
 pub mod plan;
 pub mod size;

@@ -41,19 +41,6 @@ pub fn enter(process: BorrowedFd, kinds: u64) -> Result<()> {
     .map(drop)
 }
 
-/// A copy, close-on-exec, of descriptor `number` of another process (pidfd_getfd(2), Linux 5.6).
-/// EPERM without the right to trace it: CAP_SYS_PTRACE where it is not dumpable.
-pub fn take_descriptor(pidfd: BorrowedFd, number: RawFd) -> Result<OwnedFd> {
-    let fd = retry(
-        "pidfd_getfd",
-        || format!("{}, {number}", pidfd.as_raw_fd()),
-        // SAFETY: numbers only. The kernel sets close-on-exec itself.
-        || unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) },
-    )?;
-    // SAFETY: the call gave a new descriptor.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
-}
-
 /// pidfd_send_signal(2). ESRCH: the process has ended and was waited for.
 pub fn send_signal(pidfd: BorrowedFd, signal: i32) -> Result<()> {
     retry(

@@ -14,9 +14,9 @@ pub enum Cloned {
 /// Bit 33; libc's constant is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// clone3(2) without shared memory, like fork(2): in the namespaces `new` (CLONE_NEW*), and in
-/// the cgroup that `cgroup` is a directory of (Linux 5.7), with a pidfd. `sibling` makes the child
-/// one of the caller's parent (CLONE_PARENT).
+/// clone3(2) without shared memory, like fork(2): in the namespaces `new` (CLONE_NEW*; or with
+/// CLONE_FILES: one table of descriptors for both), and in the cgroup that `cgroup` is a directory of
+/// (Linux 5.7), with a pidfd. `sibling` makes the child one of the caller's parent (CLONE_PARENT).
 pub fn clone(new: u64, cgroup: Option<BorrowedFd>, sibling: bool) -> Result<Cloned> {
     let mut pidfd: RawFd = -1;
     let mut flags = new | libc::CLONE_PIDFD as u64;
@@ -209,6 +209,34 @@ fn close_range_with(first: u32, last: u32, flags: u32) -> Result<()> {
 pub fn is_open(fd: i32) -> bool {
     // SAFETY: F_GETFD takes and gives a number.
     unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
+}
+
+/// A copy, close-on-exec, of descriptor `number`: one that another process has opened in the table it
+/// shares with this one (CLONE_FILES), so that nobody here owns it.
+pub fn copy_descriptor(number: RawFd) -> Result<OwnedFd> {
+    let fd = retry(
+        "fcntl",
+        || format!("{number}, F_DUPFD_CLOEXEC, 3"),
+        // SAFETY: F_DUPFD_CLOEXEC takes a number.
+        || unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) as libc::c_long },
+    )?;
+    // SAFETY: the call gave a new descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Whether a child that has ended waits for wait4(2), as is usual, or is gone at once (sigaction(2),
+/// SA_NOCLDWAIT). Exec makes it usual again.
+pub fn keep_zombies(keep: bool) -> Result<()> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    let flags = match keep {
+        true => SaFlags::empty(),
+        false => SaFlags::SA_NOCLDWAIT,
+    };
+    let action = SigAction::new(SigHandler::SigDfl, flags, SigSet::empty());
+    // SAFETY: SIG_DFL is no handler of ours.
+    unsafe { sigaction(Signal::SIGCHLD, &action) }
+        .map(drop)
+        .map_err(|e| Error::new("sigaction", format!("SIGCHLD, SIG_DFL, {flags:?}"), e))
 }
 
 /// Lets descriptor `fd`, which the caller of this program opened, survive exec.

@@ -7,6 +7,7 @@ use clap::Args;
 
 /// Make a container without starting it; print its id
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub struct Create {
     #[command(flatten)]
     make: Make,

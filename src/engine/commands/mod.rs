@@ -1,13 +1,19 @@
 //! One verb, one file: what may be typed, and what it does.
 
 pub mod attach;
+pub mod commit;
+pub mod cp;
 pub mod create;
+pub mod diff;
 pub mod events;
 pub mod exec;
+pub mod export;
 pub mod inspect;
 pub mod kill;
 pub mod logs;
+pub mod network;
 pub mod pause;
+pub mod port;
 pub mod prune;
 pub mod ps;
 pub mod rename;
@@ -19,6 +25,7 @@ pub mod stats;
 pub mod stop;
 pub mod top;
 pub mod update;
+pub mod volume;
 pub mod wait;
 
 use anyhow::{Result, ensure};

@@ -9,6 +9,7 @@ use crate::engine::programs;
 use crate::engine::record::{Home, Record};
 use crate::engine::table::{Column, Format};
 use crate::engine::times;
+use crate::engine::volumes;
 use crate::{clock, show};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
@@ -53,6 +54,9 @@ struct All {
     /// Without asking
     #[arg(short, long)]
     force: bool,
+    /// And volumes that no container has and nobody named
+    #[arg(long)]
+    volumes: bool,
     /// until=TIME, label=KEY[=VALUE]; of containers
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
@@ -166,6 +170,12 @@ impl All {
             println!("Cleared away after killed processes or a reboot: {healed}\n");
         }
         let status = prune_containers(&home, &self.filter)?;
+        if self.volumes {
+            let gone = volumes::prune(&home, false)?;
+            if !gone.is_empty() {
+                println!("\nDeleted Volumes:\n{}", gone.join("\n"));
+            }
+        }
         let mut images = programs::image(&home.root);
         images.arg("prune").args(self.all.then_some("--all"));
         let said = images
@@ -213,6 +223,7 @@ impl Df {
                 all,
                 Some(all - used),
             ),
+            volumes(&home, &records)?,
             row("Logs and events", 2, 2, events_size(&home.root), None),
         ];
         show::print(&self.format.list(&DF, &rows)?)?;
@@ -233,6 +244,21 @@ fn row(kind: &str, total: usize, active: usize, size: u64, reclaimable: Option<u
 fn events_size(root: &Path) -> u64 {
     let of = |name| std::fs::metadata(root.join(name)).map_or(0, |meta| meta.len());
     of("events") + of("events.old")
+}
+
+fn volumes(home: &Home, records: &[Record]) -> Result<Value> {
+    let all = volumes::list(home)?;
+    let size = |name: &str| ps::size(&volumes::data(home, name));
+    let (mut sum, mut unused, mut active) = (0, 0, 0);
+    for volume in &all {
+        let size = size(&volume.name);
+        sum += size;
+        match volumes::users(&volume.name, records).is_empty() {
+            true => unused += size,
+            false => active += 1,
+        }
+    }
+    Ok(row("Local Volumes", all.len(), active, sum, Some(unused)))
 }
 
 /// Images that a container was made of.

@@ -3,6 +3,8 @@
 use crate::clock;
 use crate::engine::cli::{Global, tell};
 use crate::engine::filter::Filters;
+use crate::engine::network::claim::Given;
+use crate::engine::network::ports;
 use crate::engine::now::{self, Now};
 use crate::engine::record::{Home, Record, short};
 use crate::engine::table::{Column, Format};
@@ -83,23 +85,18 @@ impl Ps {
             false => self.last,
         };
         let records = home.list()?;
-        let newest =
-            |key: &str, take: fn(i64, i64) -> bool| -> Result<Box<dyn Fn(&Record) -> bool>> {
-                let Some(name) = filters.first(key) else {
-                    return Ok(Box::new(|_| true));
-                };
-                let of = clock::parse_nanos(&home.find(name)?.created).unwrap_or(0);
-                Ok(Box::new(move |record| {
-                    take(clock::parse_nanos(&record.created).unwrap_or(0), of)
-                }))
-            };
-        let before = newest("before", |own, other| own < other)?;
-        let since = newest("since", |own, other| own > other)?;
+        let created = |record: &Record| clock::parse_nanos(&record.created).unwrap_or(0);
+        let of = |key: &str| match filters.first(key) {
+            Some(name) => home.find(name).map(|other| Some(created(&other))),
+            None => Ok(None),
+        };
+        let (before, since) = (of("before")?, of("since")?);
         // Who asks for a status means it.
         let all = self.all || last.is_some() || filters.has("status") || filters.has("exited");
         let (mut rows, mut status) = (Vec::new(), 0);
         for record in records {
-            if !(before(&record) && since(&record)) {
+            let own = created(&record);
+            if before.is_some_and(|other| own >= other) || since.is_some_and(|other| own <= other) {
                 continue;
             }
             match now::now(home, &record) {
@@ -136,10 +133,10 @@ impl Ps {
             "RunningFor": format!("{} ago", since(&record.created)),
             "State": now.word(),
             "Status": words(record, now),
-            "Ports": "",
+            "Ports": published(home, record, now),
             "Names": record.name,
             "Labels": labels.join(","),
-            "Networks": record.network,
+            "Networks": record.networks.name(),
             "LocalVolumes": "0",
             "Mounts": "",
             "Size": "0B",
@@ -148,6 +145,14 @@ impl Ps {
             row["Size"] = json!(show::size(size(&home.dir(&record.id).join("upper"))));
         }
         row
+    }
+}
+
+/// Known only while it runs: a free port was chosen at its start.
+fn published(home: &Home, record: &Record, now: &Now) -> String {
+    match now.is_alive() && !record.networks.ports.is_empty() {
+        true => ports::show(&Given::load(&home.dir(&record.id)).unwrap_or_default().ports),
+        false => String::new(),
     }
 }
 
@@ -173,7 +178,7 @@ fn matches(filters: &Filters, record: &Record, now: &Now) -> Result<bool> {
                     *now == Now::Exited(Some(wanted))
                 }
                 "ancestor" => is_of(&record.image, value),
-                "network" => record.network == *value,
+                "network" => record.networks.name().split(',').any(|name| name == value),
                 "health" => *value == health(record, now).unwrap_or("none"),
                 // Compared by time, elsewhere.
                 _ => true,

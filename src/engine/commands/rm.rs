@@ -2,6 +2,7 @@
 
 use crate::engine::cli::Global;
 use crate::engine::control;
+use crate::engine::volumes;
 use anyhow::Result;
 use clap::Args;
 
@@ -11,6 +12,9 @@ pub struct Rm {
     /// Kill them first, if they run
     #[arg(short, long)]
     force: bool,
+    /// And the volumes that were made for them alone
+    #[arg(short, long)]
+    volumes: bool,
     /// Names, ids or beginnings of ids
     #[arg(value_name = "CONTAINER", required = true)]
     containers: Vec<String>,
@@ -20,7 +24,12 @@ impl Rm {
     pub fn run(&self, global: &Global) -> Result<u8> {
         let home = global.home()?;
         super::every(&self.containers, |name| {
-            control::remove(&home, &home.find(name)?, self.force)
+            let record = home.find(name)?;
+            control::remove(&home, &record, self.force)?;
+            match self.volumes {
+                true => volumes::remove_anonymous(&home, &record),
+                false => Ok(()),
+            }
         })
     }
 }

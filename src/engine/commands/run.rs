@@ -11,6 +11,7 @@ use std::io::IsTerminal;
 
 /// Run a command in a new container
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub struct Run {
     /// In the background; print the container's id
     #[arg(short, long)]

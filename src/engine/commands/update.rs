@@ -1,7 +1,6 @@
 //! `update`: other limits, or another restart policy, for containers that are there.
 
 use crate::engine::cli::Global;
-use crate::engine::config::{self, Wishes};
 use crate::engine::events::{self, Event};
 use crate::engine::now;
 use crate::engine::options::{lifecycle, limits::Limits};
@@ -30,15 +29,13 @@ impl Update {
         let home = global.home()?;
         let restart = self.restart.as_deref().map(lifecycle::restart);
         let restart = restart.transpose()?;
-        let mut wishes = Wishes::default();
-        self.limits.wish(&mut wishes)?;
         super::every(&self.containers, |name| {
-            update(&home, &home.find(name)?, &wishes, restart.as_ref())
+            update(&home, &home.find(name)?, &self.limits, restart.as_ref())
         })
     }
 }
 
-fn update(home: &Home, record: &Record, wishes: &Wishes, restart: Option<&Restart>) -> Result<()> {
+fn update(home: &Home, record: &Record, limits: &Limits, restart: Option<&Restart>) -> Result<()> {
     ensure!(
         !record.remove || restart.is_none_or(|policy| *policy == Restart::No),
         "container {} was made with --rm: it cannot be removed and started again",
@@ -49,7 +46,7 @@ fn update(home: &Home, record: &Record, wishes: &Wishes, restart: Option<&Restar
     let text = fs::read(&path).with_context(context)?;
     let mut config: Value = serde_json::from_slice(&text).with_context(context)?;
     let before = config["linux"]["resources"].clone();
-    config::limits(&mut config, wishes)?;
+    limits.apply(&mut config)?;
     let resources = &config["linux"]["resources"];
     if before != *resources {
         // First what runs: what the kernel refuses is not to be written down.

@@ -7,15 +7,19 @@
 
 mod clients;
 mod health;
-mod overlay;
 mod stdio;
 
 use super::cli::WithStatus;
 use super::events::{self, Event};
+use super::inside;
 use super::log::Log;
+use super::network::live::Live;
 use super::now;
+use super::options::namespaces;
 use super::programs;
-use super::record::{Health, Home, Process, Record};
+use super::record::{Health, Home, Join, Process, Record, short};
+use super::rootfs::Rootfs;
+use super::volumes;
 use super::wire::{LONGEST, ToClient, ToMonitor};
 use crate::clock;
 use crate::signal;
@@ -29,10 +33,11 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, read, write};
-use overlay::Overlay;
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use stdio::Ours;
@@ -90,7 +95,8 @@ struct Monitor {
     clients: Clients,
     signals: SignalFd,
     log: Log,
-    mounted: Option<Overlay>,
+    network: Live,
+    mounted: Option<Rootfs>,
     run: Option<Run>,
     /// Rows and columns of the terminal.
     size: Option<(u16, u16)>,
@@ -127,7 +133,12 @@ impl Monitor {
         process::set_child_subreaper()?;
         let signals = listen()?;
         let dir = home.dir(id);
-        let mounted = Overlay::mount(&dir, &record)?;
+        let mut network = Live::start(home, &record)?;
+        let mounted = Rootfs::mount(&dir, &record)?;
+        network.place(&record)?;
+        if let Some(rootfs) = &mounted {
+            volumes::fill(home, &record, rootfs.path())?;
+        }
         Ok(Monitor {
             home: home.clone(),
             id: id.to_owned(),
@@ -137,6 +148,7 @@ impl Monitor {
             lock,
             ended,
             signals,
+            network,
             mounted,
             run: None,
             size: None,
@@ -153,6 +165,10 @@ impl Monitor {
 
     /// One life after another, until there shall be no other; the last one's exit status, or why there was none.
     fn lives(&mut self) -> Result<Option<u8>> {
+        for note in std::mem::take(&mut self.network.notes) {
+            let line = format!("sc: {}\n", crate::show::printable(&note));
+            self.clients.tell(&ToClient::Err(line.as_bytes()));
+        }
         self.clear()?;
         let mut wait = FIRST_WAIT;
         let mut exit = None;
@@ -193,6 +209,8 @@ impl Monitor {
     /// Makes and starts the container.
     fn begin(&mut self) -> Result<()> {
         self.hear();
+        self.join()?;
+        self.network.follow()?;
         let mut pair = stdio::open(&self.record)?;
         let theirs = std::mem::replace(
             &mut pair.theirs,
@@ -219,6 +237,7 @@ impl Monitor {
         let pidfd = pidfd::open(pid)?;
         let process = Process::of(pid)?;
         let ours = pair.finish()?;
+        self.network.connect_process(&self.record, pid)?;
         // From here on others find it, and what they wanted before is found by us.
         let process_now = Some(process);
         let record = self.change(|record| {
@@ -262,6 +281,42 @@ impl Monitor {
         let record = self.home.change(&self.id, change)?;
         self.record = record.context("the container is gone")?;
         Ok(self.record.clone())
+    }
+
+    /// Namespaces of other containers, which may have others than at the last start.
+    fn join(&self) -> Result<()> {
+        if self.record.joins.is_empty() {
+            return Ok(());
+        }
+        let dir = self.home.dir(&self.id);
+        let path = dir.join("bundle/config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path)?)?;
+        for Join { kind, id } in &self.record.joins {
+            let other = self.home.load(id)?;
+            let process = match &other {
+                Some(other) if now::alive(other)?.is_some() => other.process.as_ref(),
+                _ => None,
+            };
+            let pid = process.map(|process| process.pid).with_context(|| {
+                format!(
+                    "cannot join the {kind} namespace of container {}: it does not run",
+                    short(id)
+                )
+            })?;
+            let shm = match kind.as_str() {
+                "ipc" => inside::borrow_mount(pid, Path::new("/dev/shm"), &dir.join("shm"))?,
+                _ => None,
+            };
+            namespaces::join(
+                &mut config,
+                kind,
+                pid,
+                shm.as_deref().and_then(Path::to_str),
+            );
+        }
+        let new = path.with_extension("new");
+        fs::write(&new, serde_json::to_vec_pretty(&config)?)?;
+        Ok(fs::rename(&new, &path)?)
     }
 
     fn create(&self, stdio: [Stdio; 3], terminal: bool) -> Result<()> {
@@ -658,11 +713,13 @@ impl Monitor {
             // Of a container that is gone, nobody asks.
             let _ = self.change(|record| record.restarting = false);
         }
+        self.network.end();
         self.mounted = None;
         let _ = fs::remove_file("attach");
         if self.record.remove && !self.record.removing {
             // What cannot be removed stays to be looked at.
-            let _ = self.home.remove(&self.id);
+            let gone = self.home.remove(&self.id);
+            let _ = gone.and_then(|()| volumes::remove_anonymous(&self.home, &self.record));
         }
         // Released before it is said: who hears it may start it again at once.
         drop(self.lock);

@@ -1,9 +1,10 @@
 //! `commit`: what was changed in a container as a new layer of its image.
 
+use crate::idmap;
 use crate::image::cli::Global;
 use crate::image::compression::Compression;
 use crate::image::create::{self, Wishes};
-use crate::image::idmap;
+use crate::image::layer::inside;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::image::show;
@@ -11,6 +12,7 @@ use crate::image::store::Store;
 use crate::image::store::layers::open_dir;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// Make an image from another and the upper directory of an overlay on it
@@ -25,6 +27,9 @@ pub struct Commit {
     /// The new image's name
     #[arg(value_name = "NAME")]
     name: Option<Reference>,
+    /// A path of DIR that is no part of the image; may be repeated
+    #[arg(long, value_name = "PATH")]
+    without: Vec<PathBuf>,
     /// How the layer is stored
     #[arg(long, value_enum, default_value_t = How::Gzip)]
     compression: How,
@@ -50,7 +55,12 @@ impl Commit {
             How::Zstd => Compression::Zstd,
             How::None => Compression::None,
         };
-        let layer = create::make_layer(&store, open_dir(&self.upper)?, compression)
+        let without = self
+            .without
+            .iter()
+            .map(|path| inside(path.as_os_str().as_bytes()));
+        let without = without.collect::<Result<Vec<_>>>().context("--without")?;
+        let layer = create::make_layer(&store, open_dir(&self.upper)?, &without, compression)
             .with_context(|| format!("commit {}", self.upper.display()))?;
         let descriptor =
             create::image(&store, Some(&base), layer, "sc-image commit", &self.wishes)?;

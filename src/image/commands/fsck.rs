@@ -1,7 +1,7 @@
 //! `fsck`: is everything in the store what it should be?
 
+use crate::idmap;
 use crate::image::cli::Global;
-use crate::image::idmap;
 use crate::image::show;
 use crate::image::store::Store;
 use crate::image::unpack::{MAX_SIZE, Options};

@@ -1,7 +1,7 @@
 //! `gc`: removes what nothing names: blobs, unpacked layers, broken-off downloads.
 
+use crate::idmap;
 use crate::image::cli::Global;
-use crate::image::idmap;
 use crate::image::show;
 use crate::image::store::Store;
 use crate::image::store::garbage::Freed;

@@ -15,7 +15,9 @@ pub mod push;
 pub mod rm;
 pub mod save;
 pub mod tag;
+pub mod tar;
 pub mod unpack;
+pub mod untar;
 
 /// How many things at once: one at least, and no more than a registry puts up with.
 fn jobs(text: &str) -> Result<usize, String> {

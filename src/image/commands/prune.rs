@@ -2,8 +2,8 @@
 
 use super::gc;
 use crate::clock;
+use crate::idmap;
 use crate::image::cli::Global;
-use crate::image::idmap;
 use crate::image::show;
 use crate::image::store::{Listed, Store};
 use anyhow::{Context, Result, bail};

@@ -1,8 +1,8 @@
 //! `rm`: takes names from images, and removes what nothing names any more.
 
 use super::gc;
+use crate::idmap;
 use crate::image::cli::Global;
-use crate::image::idmap;
 use crate::image::show;
 use crate::image::store::Store;
 use anyhow::{Result, ensure};

@@ -4,9 +4,9 @@
 //! who makes them, and get their names at the end, config.json last. What a killed one left, the next
 //! one removes.
 
+use crate::idmap::{self, Ids};
 use crate::image::bundle::{self, Ask};
 use crate::image::cli::Global;
-use crate::image::idmap::{self, Ids};
 use crate::image::platform::Platform;
 use crate::image::progress::Progress;
 use crate::image::show;
@@ -37,7 +37,7 @@ pub struct Unpack {
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
     /// Unpack into layers that all containers share; rootfs stays empty, and the lower directories of an
-    /// overlay for it are printed
+    /// overlay for it are printed, with the places of the image's volumes, which are not in config.json
     #[arg(long)]
     overlay: bool,
     /// With the user's own ids; always so without root
@@ -58,6 +58,15 @@ pub struct Unpack {
     /// Who runs it, a name of the image or a number [what the image says]
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
+    /// One more group of its user, a name of the image or a number
+    #[arg(long, value_name = "GROUP")]
+    group_add: Vec<String>,
+    /// A capability that the seccomp profile reckons with; the caller gives it
+    #[arg(long, value_name = "CAP", hide = true)]
+    cap_add: Vec<String>,
+    /// A capability, or ALL, that it does not reckon with
+    #[arg(long, value_name = "CAP", hide = true)]
+    cap_drop: Vec<String>,
     /// Instead of the image's Entrypoint and Cmd; empty for none
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
@@ -79,8 +88,24 @@ impl Unpack {
             &self.image,
             &self.platform.clone().unwrap_or_else(Platform::host),
         )?;
+        self.check_platform(&image)?;
         self.bundle(&store, &image, &ids)
             .with_context(|| format!("unpack {} into {}", self.image, self.bundle.display()))
+    }
+
+    /// An image for one platform is found whatever is asked for.
+    fn check_platform(&self, image: &Image) -> Result<()> {
+        let Some(wanted) = &self.platform else {
+            return Ok(());
+        };
+        let config = &image.config;
+        let has = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
+        ensure!(
+            wanted.rank(&has).is_some(),
+            "image with reference {} was found but its platform ({has}) does not match the specified platform ({wanted})",
+            self.image
+        );
+        Ok(())
     }
 
     fn bundle(&self, store: &Store, image: &Image, ids: &Ids) -> Result<()> {
@@ -158,7 +183,11 @@ impl Unpack {
         );
         let made = self.config(image, ids, &view, place)?;
         let result = json!({
-            "lowerdirs": lower, "cwd": made.cwd, "rootless": !ids.privileged,
+            "id": image.id(),
+            "lowerdirs": lower,
+            "cwd": made.cwd,
+            "volumes": made.volumes,
+            "rootless": !ids.privileged,
             "healthcheck": image.config.config.healthcheck,
         });
         Ok(format!("{result}\n"))
@@ -196,6 +225,10 @@ impl Unpack {
             uid_map: ids.uids.clone(),
             gid_map: ids.gids.clone(),
             terminal: self.tty,
+            without_volumes: self.overlay,
+            groups: self.group_add.clone(),
+            cap_add: self.cap_add.clone(),
+            cap_drop: self.cap_drop.clone(),
         };
         let mut asked = image.config.clone();
         self.replace(&mut asked.config);

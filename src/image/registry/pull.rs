@@ -99,6 +99,8 @@ struct Fetched {
 
 impl Pull<'_> {
     fn from(&self, source: &Source) -> Result<Pulled> {
+        // Nobody waits for a network to collect garbage.
+        self.store.step_aside()?;
         let tell = |line: &str| self.progress.say(line);
         let client = Client::connect(self.hosts, source, Access::Pull, &tell)?;
         let top = self.document(&client, &self.reference.version(), None)?;
@@ -272,7 +274,7 @@ impl Pull<'_> {
         Ok(())
     }
 
-    /// What the manifests name, each once, the largest first.
+    /// What the manifests name, each once, the largest first. Afterwards the store's lock is held again.
     fn blobs(&self, client: &Client<'_>, manifests: &[&Manifest]) -> Result<()> {
         let mut wanted: BTreeMap<Digest, &Descriptor> = BTreeMap::new();
         let mut work = Vec::new();
@@ -304,10 +306,18 @@ impl Pull<'_> {
         }
         // The last to be taken goes first.
         work.sort_by_key(|(part, _)| part.size);
+        self.store.step_in()?;
+        let blobs: Vec<Digest> = wanted.into_keys().collect();
+        let pledge = self.store.pledge(&blobs)?;
+        self.store.step_aside()?;
         in_parallel(work, self.wish.jobs, |(part, bar), stop| {
             self.blob(client, part, bar, stop)
                 .with_context(|| format!("blob {}", part.digest))
-        })
+        })?;
+        // From here on the lock keeps what the pledge kept.
+        self.store.step_in()?;
+        drop(pledge);
+        Ok(())
     }
 
     fn blob(

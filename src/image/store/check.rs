@@ -2,13 +2,15 @@
 //! against the blob it came from.
 //!
 //! What is wrong is said; repaired is what can be without inventing anything: a damaged blob is removed,
-//! so that it is fetched again; an image that misses one loses its names; a layer is unpacked anew.
+//! so that it is fetched again; an image that misses one loses its names; a layer is unpacked anew,
+//! beside the damaged one while that is in use.
 
 use super::layers::{Complete, open_dir, remove_tree};
 use super::{Image, Store, replace};
 use crate::image::config::chain_ids;
 use crate::image::digest::{Digest, Hasher};
 use crate::image::manifest::{Descriptor, Document, Index, REF_NAME, media_type};
+use crate::image::progress::Progress;
 use crate::image::unpack::tree::{Kind, Stat, lstat, names, open_at, quoted, stat_of};
 use crate::image::unpack::{Options, Unpacker};
 use crate::sys::{Call, xattr};
@@ -50,8 +52,13 @@ impl Store {
         self.check_index(repair, &mut found)?;
         self.check_blobs(repair, &mut found)?;
         let images = self.check_images(repair, &mut found)?;
-        self.check_layers(&images, repair, options, &mut found)?;
-        self.check_leases(&mut found);
+        let mut sources: BTreeMap<Digest, (&Image, usize)> = BTreeMap::new();
+        for image in &images {
+            let chain = chain_ids(&image.config.rootfs.diff_ids);
+            sources.extend((0..).zip(chain).map(|(at, id)| (id, (image, at))));
+        }
+        self.check_layers(&sources, repair, options, &mut found)?;
+        self.check_leases(&sources, repair, options, &mut found);
         Ok(found)
     }
 
@@ -182,20 +189,11 @@ impl Store {
 
     fn check_layers(
         &self,
-        images: &[Image],
+        sources: &BTreeMap<Digest, (&Image, usize)>,
         repair: bool,
         options: &Options,
         found: &mut Findings,
     ) -> Result<()> {
-        let mut sources: BTreeMap<Digest, (&Image, usize)> = BTreeMap::new();
-        for image in images {
-            for (at, chain_id) in chain_ids(&image.config.rootfs.diff_ids)
-                .into_iter()
-                .enumerate()
-            {
-                sources.insert(chain_id, (image, at));
-            }
-        }
         let leases = self.leases()?;
         let mut chain_ids: Vec<Digest> = Vec::new();
         for entry in fs::read_dir(self.root.join("layers"))? {
@@ -203,6 +201,8 @@ impl Store {
             // HEX.tmp is in the making, or what a killed one left: gc removes it.
             chain_ids.extend(Digest::from_hex(&name).ok());
         }
+        // From below: what lies on a damaged layer is compared with what is made on the mended one.
+        chain_ids.sort_by_key(|chain_id| sources.get(chain_id).map(|(_, at)| *at));
         for chain_id in chain_ids {
             found.layers += 1;
             let source = sources.get(&chain_id).copied();
@@ -210,13 +210,22 @@ impl Store {
                 continue;
             };
             let used = leases.iter().any(|lease| lease.layers.contains(&chain_id));
-            let (note, done) = match repair {
-                true if used => (" (in use by a bundle: left as it is)", ""),
-                true => {
+            let (note, done) = match (repair, used, source) {
+                (false, ..) => ("", ""),
+                (true, false, _) => {
                     self.drop_layer(&chain_id)?;
                     ("", "removed: unpacked anew when needed")
                 }
-                false => ("", ""),
+                (true, true, Some((image, at))) => {
+                    self.replace_layer(image, at, options)
+                        .with_context(|| format!("layer {chain_id}"))?;
+                    let done = "unpacked anew: containers that run have the old one until they are started again";
+                    ("", done)
+                }
+                (true, true, None) => (
+                    " (in use by a bundle, and its image is not here: left as it is)",
+                    "",
+                ),
             };
             found.add(format!("layer {chain_id}: {e:#}{note}"), done);
         }
@@ -275,7 +284,13 @@ impl Store {
         compared.and(removed)
     }
 
-    fn check_leases(&self, found: &mut Findings) {
+    fn check_leases(
+        &self,
+        sources: &BTreeMap<Digest, (&Image, usize)>,
+        repair: bool,
+        options: &Options,
+        found: &mut Findings,
+    ) {
         let leases = match self.leases() {
             Ok(leases) => leases,
             Err(e) => {
@@ -289,15 +304,21 @@ impl Store {
             .filter(|lease| lease.bundle.join("config.json").exists())
         {
             for chain_id in &lease.layers {
-                if !self.layer_path(chain_id).exists() {
-                    found.add(
-                        format!(
-                            "bundle {}: its layer {chain_id} is not unpacked",
-                            lease.bundle.display()
-                        ),
-                        "",
-                    );
+                if self.layer_path(chain_id).exists() {
+                    continue;
                 }
+                let mut what = format!(
+                    "bundle {}: its layer {chain_id} is not unpacked",
+                    lease.bundle.display()
+                );
+                let mut done = "";
+                if let Some((image, _)) = sources.get(chain_id).filter(|_| repair) {
+                    match self.layers(image, options, &Progress::new(true)) {
+                        Ok(_) => done = "unpacked anew",
+                        Err(e) => what += &format!(": {e:#}"),
+                    }
+                }
+                found.add(what, done);
             }
         }
     }

@@ -1,9 +1,9 @@
-//! What is no longer needed? Everything that neither index.json nor a lease leads to.
+//! What is no longer needed? Everything that neither index.json nor a lease leads to, nor a pull has pledged.
 //!
 //! Only alone: what is fetched but not yet named looks like garbage. First all that is needed is marked,
 //! and an image that cannot be read stops the sweep: better too much than too little.
 
-use super::layers::remove_tree;
+use super::layers::{REPLACED, remove_tree};
 use super::{Store, lock::Lock};
 use crate::image::config::{ImageConfig, chain_ids};
 use crate::image::digest::Digest;
@@ -26,6 +26,8 @@ pub struct Freed {
 struct Needed {
     blobs: HashSet<Digest>,
     layers: HashSet<Digest>,
+    /// Those that a bundle has.
+    leased: HashSet<Digest>,
 }
 
 /// How long a broken-off download is kept.
@@ -68,6 +70,7 @@ impl Store {
                 fs::remove_file(entry.path())?;
             }
         }
+        self.make_reserve();
         self.sweep_names("lock", |name| name.starts_with("layer-"))?;
         self.sweep_names("leases", |name| name.ends_with(".new"))?;
         Ok(freed)
@@ -80,7 +83,13 @@ impl Store {
                 .file_name()
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
-            match Digest::from_hex(name) {
+            // HEX.0.replaced is mounted, perhaps, while a bundle has the layer: see fsck.
+            let replaced = name.ends_with(REPLACED);
+            let hex = name.split('.').next().filter(|_| replaced).unwrap_or(name);
+            match Digest::from_hex(hex) {
+                Ok(chain_id) if replaced && !needed.leased.contains(&chain_id) => {
+                    remove_tree(&path)?
+                }
                 Ok(chain_id) if needed.layers.contains(&chain_id) => {}
                 Ok(chain_id) => {
                     self.drop_layer(&chain_id)?;
@@ -113,8 +122,11 @@ impl Store {
                 .with_context(|| descriptor.digest.to_string())?;
         }
         for lease in self.leases()? {
-            needed.layers.extend(lease.layers);
+            needed.layers.extend(&lease.layers);
+            needed.leased.extend(&lease.layers);
         }
+        // Last: a blob that is marked is taken for one that was followed.
+        needed.blobs.extend(self.pledged()?);
         Ok(needed)
     }
 

@@ -10,11 +10,16 @@ use crate::image::digest::Digest;
 use crate::image::progress::Progress;
 use crate::image::unpack::{Options, Unpacker};
 use anyhow::{Context, Result};
+use nix::fcntl::AT_FDCWD;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+/// How the name ends of a layer's directory that was replaced while mounted, `HEX.0.replaced`. It stays for as long
+/// as a bundle has the layer.
+pub const REPLACED: &str = ".replaced";
 
 /// `complete.json`: what a layer was made from.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,6 +64,31 @@ impl Store {
         remove_tree(&temporary)?;
         fs::rename(&path, &temporary)?;
         remove_tree(&temporary)
+    }
+
+    /// Unpacks a layer that is there once more, in its place. What was there may be mounted, and keeps its files
+    /// under another name. The store must be open alone.
+    pub(super) fn replace_layer(&self, image: &Image, at: usize, options: &Options) -> Result<()> {
+        let chain = chain_ids(&image.config.rootfs.diff_ids);
+        let path = self.layer_path(&chain[at]);
+        let temporary = path.with_extension("tmp");
+        remove_tree(&temporary)?;
+        let quiet = Progress::new(true);
+        if let Err(e) = self.unpack_layer(image, &chain, at, options, &quiet, &temporary) {
+            // The first error is the one to report.
+            let _ = remove_tree(&temporary);
+            return Err(e);
+        }
+        let replaced = (0_u32..)
+            .map(|number| path.with_extension(format!("{number}{REPLACED}")))
+            .find(|replaced| !replaced.exists())
+            .context("no name is free")?;
+        // Never without a layer, and never with the old one under a name that is swept.
+        fs::rename(&temporary, &replaced)?;
+        let swap = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+        nix::fcntl::renameat2(AT_FDCWD, &replaced, AT_FDCWD, &path, swap)
+            .context("renameat2(RENAME_EXCHANGE)")?;
+        sync_dir(&self.root.join("layers"))
     }
 
     fn layer(

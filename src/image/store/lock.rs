@@ -17,12 +17,9 @@ pub struct Lock(File);
 impl Lock {
     /// Together with other sharers; waits for an exclusive holder. `what` is for the message.
     pub fn shared(path: &Path, what: &str) -> Result<Lock> {
-        let file = open(path)?;
-        if !file::try_lock_shared(file.as_fd())? {
-            tell(&file, what);
-            file::lock_shared(file.as_fd())?;
-        }
-        Ok(Lock(file))
+        let lock = Lock(open(path)?);
+        lock.share_again(what)?;
+        Ok(lock)
     }
 
     /// Alone; waits for every other holder.
@@ -32,10 +29,14 @@ impl Lock {
         Ok(Lock(file))
     }
 
-    /// Alone, or not at all.
+    /// Alone, or not at all: nor when the file lost its name meanwhile.
     pub fn try_new(path: &Path) -> Result<Option<Lock>> {
         let file = open(path)?;
-        Ok(file::try_lock(file.as_fd())?.then_some(Lock(file)))
+        let taken = file::try_lock(file.as_fd())?;
+        let opened = file.metadata()?;
+        let named = fs::metadata(path)
+            .is_ok_and(|named| (named.ino(), named.dev()) == (opened.ino(), opened.dev()));
+        Ok((taken && named).then_some(Lock(file)))
     }
 
     /// Makes a shared lock exclusive if there is no other sharer; it stays shared otherwise.
@@ -46,6 +47,20 @@ impl Lock {
             file::lock_shared(self.0.as_fd())?;
         }
         Ok(taken)
+    }
+
+    /// Gives it back; the file stays open for [`share_again`](Lock::share_again).
+    pub fn release(&self) -> Result<()> {
+        Ok(file::unlock(self.0.as_fd())?)
+    }
+
+    /// Takes a lock that was given back, shared; waits for an exclusive holder.
+    pub fn share_again(&self, what: &str) -> Result<()> {
+        if !file::try_lock_shared(self.0.as_fd())? {
+            tell(&self.0, what);
+            file::lock_shared(self.0.as_fd())?;
+        }
+        Ok(())
     }
 }
 

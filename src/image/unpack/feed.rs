@@ -1,7 +1,7 @@
-//! What is in a compressed layer? Decoded and hashed by a thread of its own, read as a stream.
+//! What is in a compressed layer? Decoded by a thread of its own, hashed where it is read as a stream.
 //!
-//! Two threads, because to decode costs about twice what to write costs; a handful of buffers between
-//! them, so that memory does not grow with the layer.
+//! Two threads: to decode costs about as much as to hash and to write. A handful of buffers between them,
+//! so that memory does not grow with the layer.
 
 use crate::image::compression::decode;
 use crate::image::digest::{Digest, Hasher};
@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-const BUFFER: usize = 256 << 10;
+const BUFFER: usize = 512 << 10;
 const BUFFERS: usize = 6;
 
 /// The decoded layer, in the order it comes.
@@ -19,6 +19,7 @@ pub struct Feed {
     empty: Sender<Vec<u8>>,
     current: Vec<u8>,
     at: usize,
+    hasher: Hasher,
 }
 
 /// The thread's part: decodes `blob` into the feed until it ends.
@@ -43,16 +44,16 @@ pub fn feed() -> (Pump, Feed) {
         empty,
         current: Vec::new(),
         at: 0,
+        hasher: Hasher::new(),
     };
     (pump, feed)
 }
 
 impl Pump {
-    /// Gives the digest of all that was decoded (the diff id), and how much it was. More than `limit` bytes
-    /// are an error. When the reader has gone, it ends early.
-    pub fn run(self, blob: File, limit: u64) -> Result<(Digest, u64)> {
-        let mut source = decode(BufReader::with_capacity(128 << 10, blob))?;
-        let (mut hasher, mut total) = (Hasher::new(), 0);
+    /// Gives how much was decoded. More than `limit` bytes are an error. When the reader has gone, it ends early.
+    pub fn run(self, blob: File, limit: u64) -> Result<u64> {
+        let mut source = decode(BufReader::with_capacity(256 << 10, blob))?;
+        let mut total = 0;
         while let Ok(mut buffer) = self.empty.recv() {
             buffer.resize(BUFFER, 0);
             let n = fill(&mut source, &mut buffer).context("decompress")?;
@@ -60,7 +61,6 @@ impl Pump {
                 break;
             }
             buffer.truncate(n);
-            hasher.update(&buffer);
             total += n as u64;
             ensure!(
                 total <= limit,
@@ -70,7 +70,7 @@ impl Pump {
                 break;
             }
         }
-        Ok((hasher.finish(), total))
+        Ok(total)
     }
 }
 
@@ -88,12 +88,20 @@ fn fill(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
+impl Feed {
+    /// Of all that came: at the end, the diff id.
+    pub fn digest(self) -> Digest {
+        self.hasher.finish()
+    }
+}
+
 impl BufRead for Feed {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at == self.current.len() {
             // The pump may be at its end already.
             let _ = self.empty.send(std::mem::take(&mut self.current));
             self.current = self.full.recv().unwrap_or_default();
+            self.hasher.update(&self.current);
             self.at = 0;
         }
         Ok(&self.current[self.at..])

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 pub fn create(global: &Global, args: &CreateArgs) -> Result<()> {
-    let drawn = draw(args)?;
+    let drawn = draw(global, args)?;
     let terminal = drawn.plan.init.process.terminal;
     let console = console(args.console_socket.as_deref(), terminal, true)?;
     let made = make(global, args, &drawn, console, Begin::ByFifo)?;
@@ -32,11 +32,11 @@ pub struct Drawn {
 }
 
 /// config.json to plan, with the facts of this host.
-pub fn draw(args: &CreateArgs) -> Result<Drawn> {
+pub fn draw(global: &Global, args: &CreateArgs) -> Result<Drawn> {
     let bundle =
         std::path::absolute(&args.bundle).with_context(|| format!("--bundle {:?}", args.bundle))?;
     let loaded = config::load(&bundle)?;
-    let ask = args.ask(bundle)?;
+    let ask = args.ask(&global.root, bundle)?;
     guard_descriptors(ask.preserve_fds)?;
     let odd = validate::check(&loaded.spec, &ask).context("config.json")?;
     let mut plan = plan::draw(&loaded.spec, &ask)?;

@@ -79,6 +79,7 @@ fn draw(container: &Container, args: &ExecArgs) -> Result<ExecPlan> {
         preserve_fds: args.preserve_fds,
         // The caller's activated sockets are for the container's first process.
         listen_fds: None,
+        notify: None,
         host: host::facts_for(record)?,
     };
     create::guard_descriptors(ask.preserve_fds)?;

@@ -53,7 +53,7 @@ pub fn perform(global: &Global, verb: &Verb) -> Result<i32> {
         Verb::Plan {
             bundle,
             systemd_cgroup,
-        } => plan::plan(bundle, *systemd_cgroup)?,
+        } => plan::plan(global, bundle, *systemd_cgroup)?,
     }
     Ok(0)
 }

@@ -2,17 +2,17 @@
 
 use super::create;
 use crate::runtime::cli::{Global, RunArgs};
-use crate::runtime::hooks;
 use crate::runtime::parent::foreground::Signals;
 use crate::runtime::parent::{Begin, Made};
 use crate::runtime::plan::Plan;
+use crate::runtime::{hooks, notify};
 use crate::sys;
 use anyhow::Result;
 use std::os::fd::AsFd;
 
 /// Gives the container's exit status, or 0 with `--detach`.
 pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
-    let drawn = create::draw(&args.create)?;
+    let drawn = create::draw(global, &args.create)?;
     let plan = &drawn.plan;
     let console = {
         let socket = args.create.console_socket.as_deref();
@@ -25,25 +25,50 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
     if !args.detach && !args.no_subreaper {
         sys::process::set_child_subreaper()?;
     }
-    let begin = match create::hands_out(&args.create) {
+    let begin = match create::hands_out(&args.create) || notify::asked().is_some() {
         true => Begin::Told,
         false => Begin::AtOnce,
     };
     let mut made = create::make(global, &args.create, &drawn, console, begin)?;
-    if let Err(e) = start(&mut made, plan) {
-        made.undo(plan);
-        return Err(e);
-    }
+    let proxy = match proxy(&made).and_then(|proxy| start(&mut made, plan).map(|()| proxy)) {
+        Ok(proxy) => proxy,
+        Err(e) => {
+            made.undo(plan);
+            return Err(e);
+        }
+    };
     made.claim.unlock()?;
+    let serve = || {
+        if let Some(proxy) = &proxy {
+            proxy.serve_or_warn(made.pid.as_raw(), made.pidfd.as_fd());
+        }
+    };
     let Some(signals) = signals else {
+        serve();
         return Ok(0);
     };
     let master = made.master.take();
-    let status = signals.wait(made.pid, made.pidfd.as_fd(), master)?;
+    let wait = || signals.wait(made.pid, made.pidfd.as_fd(), master);
+    let status = match proxy {
+        None => wait(),
+        // It ends at the latest when the container does.
+        Some(_) => std::thread::scope(|scope| {
+            scope.spawn(serve);
+            wait()
+        }),
+    }?;
     if !args.keep && made.claim.lock_again()? {
         made.remove(plan)?;
     }
     Ok(status)
+}
+
+/// Before the container's program may speak.
+fn proxy(made: &Made) -> Result<Option<notify::Proxy>> {
+    match notify::asked() {
+        Some(manager) => notify::Proxy::new(made.claim.dir(), &manager).map(Some),
+        None => Ok(None),
+    }
 }
 
 fn start(made: &mut Made, plan: &Plan) -> Result<()> {

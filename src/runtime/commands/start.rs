@@ -3,6 +3,7 @@
 use crate::runtime::cli::Global;
 use crate::runtime::container::{Container, EXEC_ERR, EXEC_FIFO, PATIENCE, Place, missing};
 use crate::runtime::hooks;
+use crate::runtime::notify;
 use crate::runtime::state::State;
 use crate::runtime::status::{Act, Answer, Status, ask};
 use crate::sys::{self, Call};
@@ -25,8 +26,24 @@ pub fn start(global: &Global, id: &str) -> Result<()> {
     let place = Place::take(&global.root, id, permitted)?.ok_or_else(missing)?;
     let container = Container::read(place)?.ok_or_else(missing)?;
     permitted(&container)?;
+    let proxy = match notify::asked() {
+        Some(manager) if container.record.notify => {
+            Some(notify::Proxy::new(container.dir(), &manager)?)
+        }
+        _ => None,
+    };
     release(&container)?;
-    poststart(&container)
+    poststart(&container)?;
+    let Some(proxy) = proxy else {
+        return Ok(());
+    };
+    let (pid, init) = (container.record.pid, container.init()?);
+    // Its program may take long to be ready: others may work on the container meanwhile.
+    drop(container);
+    match init {
+        Some(init) => proxy.serve(pid, init.as_fd()),
+        None => Ok(()),
+    }
 }
 
 /// Lets init go on, and waits until it has executed the program.

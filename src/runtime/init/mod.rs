@@ -6,6 +6,7 @@
 
 mod console;
 mod copy_up;
+mod courier;
 mod devices;
 mod exec;
 mod identity;
@@ -23,12 +24,13 @@ use crate::runtime::plan::seccomp::SeccompPlan;
 use crate::runtime::plan::{CloneRoute, InitPlan, Plan, ProcessPlan, Rlimit};
 use crate::sys::{self, Call, process::Cloned};
 use anyhow::{Context, Result, bail};
+use courier::Courier;
 use mounts::OwnCgroup;
 use nix::sys::stat::Mode;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// What init is given.
@@ -337,9 +339,13 @@ fn confine(ask: &Ask, proc: Option<&proc::Proc>) -> Result<exec::Program> {
     close_what_is_not_the_containers(ask)?;
     let home = exec::home(process);
     let seccomp = &ask.plan.init.seccomp;
+    let courier = match has_agent(&ask.plan.init) {
+        true => Some(Courier::hire(&ask.end).context("linux.seccomp")?),
+        false => None,
+    };
     if !process.no_new_privileges {
         // Takes CAP_SYS_ADMIN, which ends with the change of user (seccomp(2)).
-        load_seccomp(seccomp, &ask.end)?;
+        load_seccomp(seccomp, courier.as_ref())?;
     }
     for limit in &ask.plan.parent.rlimits {
         sys::process::set_rlimit(0, limit.resource, limit.soft, limit.hard)
@@ -354,7 +360,7 @@ fn confine(ask: &Ask, proc: Option<&proc::Proc>) -> Result<exec::Program> {
     }
     if process.no_new_privileges {
         // As late as can be: what init still needs is write, read, hooks and execve.
-        load_seccomp(seccomp, &ask.end)?;
+        load_seccomp(seccomp, courier.as_ref())?;
     }
     Ok(program)
 }
@@ -367,18 +373,22 @@ fn may_be_entered_by_its_user(plan: &InitPlan) -> bool {
     plan.caller_is_no_root && plan.new_user_namespace
 }
 
+fn has_agent(plan: &InitPlan) -> bool {
+    let seccomp = plan.seccomp.as_ref();
+    seccomp.is_some_and(|seccomp| seccomp.notify.is_some())
+}
+
 /// From here on, only what the profile allows; and where it has an agent, only write(2) without it
-/// until the parent has fetched the listener.
-fn load_seccomp(plan: &Option<SeccompPlan>, end: &InitEnd) -> Result<()> {
+/// until the agent has the listener.
+fn load_seccomp(plan: &Option<SeccompPlan>, courier: Option<&Courier>) -> Result<()> {
     let Some(seccomp) = plan else {
         return Ok(());
     };
     let listener = sys::seccomp::load(&seccomp.program, seccomp.flags).context("linux.seccomp")?;
-    if let Some(listener) = listener {
-        // Kept open, as the parent fetches it whenever it comes to that; exec closes it.
-        end.tell(&FromInit::Listener(listener.into_raw_fd()))?;
+    match (listener, courier) {
+        (Some(listener), Some(courier)) => courier.take(listener),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Closed, not only marked close-on-exec: execve(2) looks up `/proc/self/fd/N/../..` before it
@@ -457,10 +467,14 @@ fn start_up(
 }
 
 fn run_hooks_at_start(plan: &InitPlan, state: &dyn Fn(i32, &str) -> Vec<u8>) -> Result<()> {
-    match plan.start_container.is_empty() {
-        true => Ok(()),
-        false => run_hooks(state, &plan.start_container, "startContainer", "created"),
+    if plan.start_container.is_empty() {
+        return Ok(());
     }
+    if has_agent(plan) {
+        // A hook is waited for. (The courier has ended: the agent has what it brought.)
+        sys::process::keep_zombies(true)?;
+    }
+    run_hooks(state, &plan.start_container, "startContainer", "created")
 }
 
 fn wait_for_start(end: &InitEnd, start: &Start) -> Result<()> {

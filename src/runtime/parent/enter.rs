@@ -6,7 +6,7 @@ use crate::runtime::container::Record;
 use crate::runtime::handshake::{self, FromInit, FromParent, ParentEnd};
 use crate::runtime::init;
 use crate::runtime::log;
-use crate::runtime::parent::listener;
+use crate::runtime::parent::listener::{self, Due};
 use crate::runtime::plan::exec::ExecPlan;
 use crate::runtime::plan::unit::UnitName;
 use crate::runtime::state::State;
@@ -65,17 +65,21 @@ pub fn enter(order: &Order) -> Result<Entered> {
         let _ = end.tell(FromParent::Placed);
     }
     let mut master = None;
+    let mut due = Due::default();
     let failed = loop {
         match end.hear() {
             Ok(Some(FromInit::Console(fd))) => master = Some(fd),
             // Only with a seccomp agent: the listener is gone with exec.
-            Ok(Some(FromInit::Listener(number))) => {
-                if let Err(e) = hand_over(order, pid, pidfd.as_fd(), number) {
+            Ok(Some(FromInit::Courier(courier))) => due.courier = Some(courier),
+            Ok(Some(FromInit::Listener(listener))) => {
+                let done = hand_over(order, pid, listener).and_then(|()| due.courier_is_done());
+                if let Err(e) = done.and_then(|()| start(&end, &due)) {
                     break e;
                 }
             }
             Ok(Some(FromInit::Ready)) => {
-                if let Err(e) = end.tell(FromParent::Start) {
+                due.ready = true;
+                if let Err(e) = start(&end, &due) {
                     break e;
                 }
             }
@@ -91,6 +95,14 @@ pub fn enter(order: &Order) -> Result<Entered> {
     Err(failed)
 }
 
+/// Once nothing is due any more.
+fn start(end: &ParentEnd, due: &Due) -> Result<()> {
+    match due.is_over() {
+        true => end.tell(FromParent::Start),
+        false => Ok(()),
+    }
+}
+
 /// As runc: an ordinary user's process goes without the container's limits where it must.
 fn attach(unit: &UnitName, pid: Pid) {
     let attached = Systemd::connect(unit.manager).and_then(|mut s| s.attach(&unit.name, pid));
@@ -101,12 +113,12 @@ fn attach(unit: &UnitName, pid: Pid) {
     }
 }
 
-fn hand_over(order: &Order, pid: Pid, pidfd: BorrowedFd, number: i32) -> Result<()> {
+fn hand_over(order: &Order, pid: Pid, listener: OwnedFd) -> Result<()> {
     let seccomp = order.plan.plan.init.seccomp.as_ref();
     let notify = seccomp.and_then(|seccomp| seccomp.notify.as_ref());
     let notify = notify.context("the process has a seccomp listener that nobody asked for")?;
     let state = State::of(order.record, order.status);
-    listener::hand_over(notify, pidfd, number, pid.as_raw(), &state)
+    listener::hand_over(notify, listener, pid.as_raw(), &state)
 }
 
 /// Clones; the child never returns from here. The unit is told when the process waits to be put into
@@ -119,7 +131,7 @@ fn spawn<'a>(order: &Order<'a>) -> Result<(ParentEnd, Pid, OwnedFd, Option<&'a U
         chroot,
     } = order.plan;
     let root = match chroot {
-        true => Some(root_of(order.record.pid)?),
+        true => Some(root_of(order)?),
         false => None,
     };
     let ignored_signals = sys::process::ignored_signals();
@@ -183,12 +195,14 @@ fn why_entering_fails(status: Status) -> &'static str {
 }
 
 /// The root directory of the container, for one that shares the host's mounts.
-fn root_of(pid: i32) -> Result<OwnedFd> {
-    let path = format!("/proc/{pid}/root");
+fn root_of(order: &Order) -> Result<OwnedFd> {
+    let path = format!("/proc/{}/root", order.record.pid);
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = nix::fcntl::open(path.as_str(), flags, Mode::empty())
         .call("open", || format!("{path:?}"))
         .context("find the container's root")?;
+    // It still lives, so the number was its own and not another's (pid reuse).
+    sys::pidfd::send_signal(order.init, 0).context("find the container's root")?;
     Ok(root)
 }
 

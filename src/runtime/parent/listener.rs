@@ -1,5 +1,5 @@
-//! Who answers for the system calls that a seccomp profile leaves to an agent? Fetches the listener
-//! from the process that has loaded the profile, and hands it to the agent, with what
+//! Who answers for the system calls that a seccomp profile leaves to an agent? Hands the listener of
+//! the process that has loaded the profile to the agent, with what
 //! runtime-spec config-linux.md#containerprocessstate wants it to know.
 //!
 //! For a container's first process and for any other that loads its profile.
@@ -8,9 +8,9 @@ use crate::runtime::plan::seccomp::Notify;
 use crate::runtime::state::State;
 use crate::sys;
 use anyhow::{Context, Result};
-use nix::errno::Errno;
 use serde::Serialize;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 /// runtime-spec config-linux.md#containerprocessstate.
 #[derive(Serialize)]
@@ -27,23 +27,34 @@ struct ProcessState<'a> {
     state: &'a State<'a>,
 }
 
-/// Sends the agent of `notify` the listener that is descriptor `number` of `process`, which is
-/// `pid`.
+/// What is still to come before a process may be started: its readiness, and where it has a seccomp
+/// agent, the listener that its courier brings. In either order.
+#[derive(Default)]
+pub struct Due {
+    pub ready: bool,
+    /// A pidfd of the courier.
+    pub courier: Option<OwnedFd>,
+}
+
+impl Due {
+    pub fn is_over(&self) -> bool {
+        self.ready && self.courier.is_none()
+    }
+
+    /// The courier has done its work: it shall be gone when the program begins, which would see it.
+    pub fn courier_is_done(&mut self) -> Result<()> {
+        if let Some(courier) = self.courier.take() {
+            // Whoever stops it is in the container, and has but that to look at.
+            sys::pidfd::wait(courier.as_fd(), Duration::from_secs(1))?;
+        }
+        Ok(())
+    }
+}
+
+/// Sends the agent of `notify` the `listener` of the process `pid`.
 ///
 /// The process may already wait for an answer of the agent's: nothing here waits for the process.
-pub fn hand_over(
-    notify: &Notify,
-    process: BorrowedFd,
-    number: i32,
-    pid: i32,
-    state: &State,
-) -> Result<()> {
-    let listener = sys::pidfd::take_descriptor(process, number)
-        .map_err(|e| match e.errno {
-            Errno::EPERM => anyhow::anyhow!("{e} (this takes CAP_SYS_PTRACE)"),
-            _ => e.into(),
-        })
-        .context("linux.seccomp: fetch the listener of the container's process")?;
+pub fn hand_over(notify: &Notify, listener: OwnedFd, pid: i32, state: &State) -> Result<()> {
     let words = ProcessState {
         oci_version: state.oci_version,
         fds: ["seccompFd"],

@@ -20,6 +20,7 @@ use crate::runtime::handshake::{self, FromInit, FromParent, ParentEnd};
 use crate::runtime::hooks;
 use crate::runtime::init;
 use crate::runtime::log;
+use crate::runtime::parent::listener::Due;
 use crate::runtime::plan::{CloneRoute, Plan, Rlimit};
 use crate::runtime::state::State;
 use crate::runtime::systemd::{self, Systemd};
@@ -183,6 +184,9 @@ impl Effects {
         // killed here; and only of a cgroup that is ours to kill.
         self.record.phase = Phase::Creating;
         self.claim.save(&self.record)?;
+        if self.record.notify {
+            self.claim.make_notify_directory()?;
+        }
         if plan.parent.unit.is_none() {
             self.make_cgroup(plan, cgroup_mount)?;
         }
@@ -245,7 +249,7 @@ impl Effects {
         parent.clone.route == CloneRoute::Direct
             && parent.prestart.is_empty()
             && parent.create_runtime.is_empty()
-            // Exec closes the listener: it is fetched before.
+            // Exec ends the listener: the agent has it before.
             && seccomp.is_none_or(|seccomp| seccomp.notify.is_none())
             && self.cgroup.is_some()
     }
@@ -366,7 +370,8 @@ impl Effects {
     /// Answers init until it is ready. Gives the master of its terminal.
     fn serve(&mut self, plan: &Plan, end: &ParentEnd) -> Result<Option<OwnedFd>> {
         let mut master = None;
-        loop {
+        let mut due = Due::default();
+        while !due.is_over() {
             match end.hear()? {
                 Some(FromInit::Child { pidfd }) => {
                     self.adopt(pidfd)?;
@@ -385,22 +390,27 @@ impl Effects {
                     end.tell(FromParent::Go)?;
                 }
                 Some(FromInit::Console(fd)) => master = Some(fd),
-                Some(FromInit::Listener(number)) => self.hand_over(plan, number)?,
-                Some(FromInit::Ready) => return Ok(master),
+                Some(FromInit::Courier(pidfd)) => due.courier = Some(pidfd),
+                Some(FromInit::Listener(fd)) => {
+                    self.hand_over(plan, fd)?;
+                    due.courier_is_done()?;
+                }
+                Some(FromInit::Ready) => due.ready = true,
                 Some(FromInit::Failed(why)) => bail!(why),
                 None => return Err(self.why_init_died(plan)),
             }
         }
+        Ok(master)
     }
 
-    /// The agent gets the seccomp listener that init holds as its descriptor `number`.
-    fn hand_over(&self, plan: &Plan, number: i32) -> Result<()> {
+    /// The agent gets the seccomp listener of init.
+    fn hand_over(&self, plan: &Plan, listener: OwnedFd) -> Result<()> {
         let seccomp = plan.init.seccomp.as_ref();
         let notify = seccomp.and_then(|seccomp| seccomp.notify.as_ref());
         let notify = notify.context("init has a seccomp listener that nobody asked for")?;
-        let (pid, pidfd) = self.init()?;
+        let (pid, _) = self.init()?;
         let state = State::new(&self.record, pid.as_raw(), "creating");
-        listener::hand_over(notify, pidfd.as_fd(), number, pid.as_raw(), &state)
+        listener::hand_over(notify, listener, pid.as_raw(), &state)
     }
 
     /// The joiner's child takes its place; the joiner has nothing left to do but end.

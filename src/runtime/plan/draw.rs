@@ -2,7 +2,7 @@
 
 use super::{
     Ask, CgroupPlan, IdMap, Mount, MountKind, ParentPlan, Plan, ProcessPlan, hooks, mounts,
-    namespaces, process, resources, rootfs, scheduling, seccomp, sysctl, unit,
+    namespaces, notify, process, resources, rootfs, scheduling, seccomp, sysctl, unit,
 };
 use anyhow::{Context, Result};
 use oci_spec::runtime::{Linux, Process, Spec};
@@ -39,13 +39,16 @@ pub fn draw(spec: &Spec, ask: &Ask) -> Result<Plan> {
     init.hostname = spec.hostname().clone().filter(|name| !name.is_empty());
     init.domainname = spec.domainname().clone().filter(|name| !name.is_empty());
     init.sysctls = sysctl::draw(linux.sysctl());
-    let asked = spec.mounts().as_deref().unwrap_or_default();
+    let mut asked = Cow::Borrowed(spec.mounts().as_deref().unwrap_or_default());
+    if let Some(directory) = &ask.notify {
+        asked.to_mut().push(notify::mount(directory));
+    }
     let surroundings = mounts::Surroundings {
         cgroup_namespace: namespaces::has_cgroup_namespace(linux),
         uid_map: &plan.parent.uid_map,
         gid_map: &plan.parent.gid_map,
     };
-    let mut mounts = mounts::draw(asked, ask, &surroundings, warnings)?;
+    let mut mounts = mounts::draw(&asked, ask, &surroundings, warnings)?;
     if let Some(label) = linux.mount_label().as_deref().filter(|l| !l.is_empty()) {
         mounts::label(&mut mounts, label);
     }
@@ -146,6 +149,7 @@ pub mod tests {
             preserve_fds: 0,
             systemd_cgroup: false,
             listen_fds: None,
+            notify: None,
             host: Host {
                 euid: 0,
                 egid: 0,

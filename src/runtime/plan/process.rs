@@ -4,7 +4,7 @@
 //! for a container's first process and for any other that joins it. What `linux` says about a
 //! process (personality, memory policy) is [`super::scheduling`]'s.
 
-use super::{Ask, Caps, ProcessPlan, Rlimit, scheduling};
+use super::{Ask, Caps, ProcessPlan, Rlimit, notify, scheduling};
 use anyhow::{Result, anyhow, bail};
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, PosixRlimitType, Process};
 use std::collections::BTreeSet;
@@ -18,7 +18,10 @@ pub fn draw(process: &Process, ask: &Ask) -> Result<(ProcessPlan, Vec<String>)> 
     let terminal = process.terminal().unwrap_or(false);
     let plan = ProcessPlan {
         args: process.args().clone().unwrap_or_default(),
-        env: environment(process.env().as_deref().unwrap_or_default(), ask.listen_fds),
+        env: environment(
+            process.env().as_deref().unwrap_or_default(),
+            &announced(ask),
+        ),
         cwd: process.cwd().clone(),
         uid: user.uid(),
         gid: user.gid(),
@@ -95,17 +98,22 @@ fn resource(kind: PosixRlimitType) -> u32 {
     }
 }
 
-/// The last of each key, where it stood (runc's rule). Descriptors passed on are announced as
-/// sd_listen_fds(3) wants it: the process is 1 in its own pid namespace.
-fn environment(asked: &[String], listen_fds: Option<u32>) -> Vec<String> {
-    let announced = match listen_fds {
-        Some(n) => vec![format!("LISTEN_FDS={n}"), "LISTEN_PID=1".to_owned()],
-        None => Vec::new(),
-    };
+/// Descriptors passed on are announced as sd_listen_fds(3) wants it: the process is 1 in its own pid
+/// namespace.
+fn announced(ask: &Ask) -> Vec<String> {
+    let descriptors = ask
+        .listen_fds
+        .map(|n| [format!("LISTEN_FDS={n}"), "LISTEN_PID=1".to_owned()]);
+    let notify = ask.notify.as_ref().map(|_| notify::variable());
+    descriptors.into_iter().flatten().chain(notify).collect()
+}
+
+/// The last of each key, where it stood (runc's rule).
+fn environment(asked: &[String], announced: &[String]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let mut env: Vec<String> = asked
         .iter()
-        .chain(&announced)
+        .chain(announced)
         .rev()
         .filter(|entry| seen.insert(entry.split('=').next().unwrap_or_default()))
         .cloned()
@@ -243,19 +251,20 @@ mod tests {
 
     #[test]
     fn the_last_of_equal_variables_stays_where_it_stood() {
-        for (asked, listen_fds, env) in [
-            (vec![], None, vec![]),
-            (vec!["A=1", "B=2", "A=3"], None, vec!["B=2", "A=3"]),
-            (vec!["A=1=2", "A="], None, vec!["A="]),
-            (vec!["odd", "odd=1"], None, vec!["odd=1"]),
+        for (asked, more, env) in [
+            (vec![], vec![], vec![]),
+            (vec!["A=1", "B=2", "A=3"], vec![], vec!["B=2", "A=3"]),
+            (vec!["A=1=2", "A="], vec![], vec!["A="]),
+            (vec!["odd", "odd=1"], vec![], vec!["odd=1"]),
             (
                 vec!["LISTEN_PID=9", "A=1"],
-                Some(2),
+                vec!["LISTEN_FDS=2", "LISTEN_PID=1"],
                 vec!["A=1", "LISTEN_FDS=2", "LISTEN_PID=1"],
             ),
         ] {
-            let asked: Vec<String> = asked.into_iter().map(String::from).collect();
-            assert_eq!(environment(&asked, listen_fds), env, "{asked:?}");
+            let [asked, more] = [asked, more]
+                .map(|all: Vec<&str>| all.into_iter().map(String::from).collect::<Vec<_>>());
+            assert_eq!(environment(&asked, &more), env, "{asked:?}");
         }
     }
 

@@ -28,12 +28,7 @@ pub struct Ids {
 /// Enters a user namespace unless we are root. Must be called before any thread is started.
 pub fn enter() -> Result<Ids> {
     if geteuid().is_root() {
-        let map = fs::read_to_string("/proc/self/uid_map").context("/proc/self/uid_map")?;
-        let privileged = map.split_whitespace().eq(["0", "0", "4294967295"]);
-        return Ok(Ids {
-            privileged,
-            ..Ids::default()
-        });
+        return here();
     }
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let name = user_name(uid);
@@ -61,6 +56,16 @@ pub fn enter() -> Result<Ids> {
     leave_host()?;
     finish(mapper)?;
     Ok(ids)
+}
+
+/// Ids are what they are here: as root of this user namespace, or as the ordinary user that one is.
+pub fn here() -> Result<Ids> {
+    let map = fs::read_to_string("/proc/self/uid_map").context("/proc/self/uid_map")?;
+    let privileged = geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"]);
+    Ok(Ids {
+        privileged,
+        ..Ids::default()
+    })
 }
 
 /// Root is the user; the others follow.

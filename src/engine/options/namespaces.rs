@@ -1,0 +1,160 @@
+//! Options that say what a container shares with the host or with another container.
+
+use crate::engine::config::share;
+use crate::engine::record::{Home, Join};
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use serde_json::{Value, json};
+use std::path::Path;
+
+#[derive(Debug, Default, Args)]
+pub struct Namespaces {
+    /// host, or container:CONTAINER: whose processes it sees
+    #[arg(long, value_name = "WHOSE")]
+    pid: Option<String>,
+    /// private, none (no /dev/shm), shareable, host, or container:CONTAINER: whose shared memory it has
+    #[arg(long, value_name = "WHOSE")]
+    ipc: Option<String>,
+    /// host: its name is the host's
+    #[arg(long, value_name = "WHOSE")]
+    uts: Option<String>,
+    /// private, or host: it sees all cgroups
+    #[arg(long, value_name = "WHOSE")]
+    cgroupns: Option<String>,
+    /// host: ids are the host's, as they are anyway for root's containers
+    #[arg(long, value_name = "WHOSE")]
+    userns: Option<String>,
+}
+
+impl Namespaces {
+    /// The namespaces of other containers are found when this one starts: those come back.
+    pub fn apply(&self, config: &mut Value, home: &Home) -> Result<Vec<Join>> {
+        let mut joins = Vec::new();
+        for (option, kind, whose) in [("--pid", "pid", &self.pid), ("--ipc", "ipc", &self.ipc)] {
+            let Some(whose) = whose else { continue };
+            match (whose.as_str(), kind) {
+                ("", _) | ("private" | "shareable", _) => {}
+                ("none", "ipc") => without_shm(config),
+                ("host", "pid") => share(config, kind),
+                ("host", _) => {
+                    share(config, kind);
+                    show_host(config, "/dev/shm");
+                    show_host(config, "/dev/mqueue");
+                }
+                (other, _) => {
+                    let name = other.strip_prefix("container:");
+                    let name = name.with_context(|| {
+                        format!("{option} {other:?}: neither host nor container:CONTAINER")
+                    })?;
+                    ensure!(
+                        !has_user_namespace(config),
+                        "{option} {other}: containers of an ordinary user have a user namespace each, and cannot share others"
+                    );
+                    let id = home.find(name).context(option)?.id;
+                    joins.push(Join {
+                        kind: kind.to_owned(),
+                        id,
+                    });
+                }
+            }
+        }
+        match self.uts.as_deref() {
+            None | Some("" | "private") => {}
+            Some("host") => {
+                share(config, "uts");
+                // It would be the host's that is changed.
+                if let Some(config) = config.as_object_mut() {
+                    config.remove("hostname");
+                    config.remove("domainname");
+                }
+            }
+            Some(other) => bail!("--uts {other:?}: only host"),
+        }
+        match self.cgroupns.as_deref() {
+            None | Some("" | "private") => {}
+            Some("host") => share(config, "cgroup"),
+            Some(other) => bail!("--cgroupns {other:?}: neither private nor host"),
+        }
+        match self.userns.as_deref() {
+            None | Some("") => {}
+            Some("host") if !has_user_namespace(config) => {}
+            Some("host") => bail!("--userns host: without root, containers need a user namespace"),
+            Some(other) => bail!(
+                "--userns {other:?}: only host; an ordinary user's containers have the user's subordinate ids"
+            ),
+        }
+        Ok(joins)
+    }
+}
+
+fn has_user_namespace(config: &Value) -> bool {
+    let mut namespaces = config["linux"]["namespaces"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    namespaces.any(|namespace| namespace["type"] == "user")
+}
+
+fn without_shm(config: &mut Value) {
+    if let Some(mounts) = config["mounts"].as_array_mut() {
+        mounts.retain(|mount| mount["destination"] != "/dev/shm");
+    }
+}
+
+/// The host's file system instead of the container's own; not every host has each.
+fn show_host(config: &mut Value, at: &str) {
+    let Some(mounts) = config["mounts"].as_array_mut() else {
+        return;
+    };
+    if !Path::new(at).exists() {
+        mounts.retain(|mount| mount["destination"] != at);
+    }
+    for mount in mounts {
+        if mount["destination"] == at {
+            *mount = shared_memory(at, at);
+        }
+    }
+}
+
+fn shared_memory(at: &str, source: &str) -> Value {
+    let options = ["rbind", "rprivate", "nosuid", "noexec", "nodev"];
+    json!({ "destination": at, "type": "bind", "source": source, "options": options })
+}
+
+/// At the start: the namespace of the process `pid` of another container, which runs. With the shared memory goes
+/// what is mounted for it, which is at `shm` of the host.
+pub fn join(config: &mut Value, kind: &str, pid: i32, shm: Option<&str>) {
+    let path = format!("/proc/{pid}/ns/{kind}");
+    share(config, kind);
+    if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
+        namespaces.push(json!({ "type": kind, "path": path }));
+    }
+    if let Some(shm) = shm {
+        for mount in config["mounts"].as_array_mut().into_iter().flatten() {
+            if mount["destination"] == "/dev/shm" {
+                *mount = shared_memory("/dev/shm", shm);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_has_is_joined_by_its_process() {
+        let mut config = json!({
+            "linux": { "namespaces": [{ "type": "pid" }, { "type": "ipc" }] },
+            "mounts": [{ "destination": "/dev/shm", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "size=1"] }],
+        });
+        join(&mut config, "ipc", 7, Some("/x"));
+        assert_eq!(
+            config,
+            json!({
+                "linux": { "namespaces": [{ "type": "pid" }, { "type": "ipc", "path": "/proc/7/ns/ipc" }] },
+                "mounts": [shared_memory("/dev/shm", "/x")],
+            })
+        );
+    }
+}

@@ -1,0 +1,35 @@
+//! `tar`: files as they are, as a tar stream: `sc cp` and `sc export`.
+
+use crate::image::diff;
+use crate::image::store::layers::open_dir;
+use anyhow::{Context, Result};
+use clap::Args;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// Write what is in a directory to stdout, as a tar
+#[derive(Debug, Args)]
+pub struct Tar {
+    /// The directory
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Only what has this name in it [everything]
+    #[arg(long)]
+    name: Option<OsString>,
+    /// The name it has in the tar [its own]
+    #[arg(long, requires = "name")]
+    under: Option<OsString>,
+}
+
+impl Tar {
+    pub fn run(&self) -> Result<()> {
+        let dir = open_dir(&self.dir)?;
+        let to = std::io::BufWriter::with_capacity(256 << 10, std::io::stdout());
+        let Some(name) = &self.name else {
+            return diff::write_plain(dir, to).context("tar");
+        };
+        let under = self.under.as_ref().unwrap_or(name);
+        diff::write_one(dir, name.as_bytes(), under.as_bytes(), to).context("tar")
+    }
+}

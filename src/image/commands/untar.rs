@@ -1,0 +1,40 @@
+//! `untar`: a tar stream as files, none of which is outside the directory: `sc cp` and volumes.
+
+use crate::idmap;
+use crate::image::store::layers::open_dir;
+use crate::image::unpack::{MAX_SIZE, Options, Unpacker};
+use anyhow::{Context, Result};
+use clap::Args;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+/// Make files in a directory of a tar on stdin
+#[derive(Debug, Args)]
+pub struct Untar {
+    /// The directory
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Everything belongs to the caller, whatever the tar says
+    #[arg(long)]
+    own: bool,
+    /// The directory itself becomes as `.` of the tar
+    #[arg(long)]
+    with_root: bool,
+}
+
+impl Untar {
+    pub fn run(&self) -> Result<()> {
+        let ids = idmap::here()?;
+        let options = Options {
+            max_size: MAX_SIZE,
+            squash: self.own,
+            privileged: ids.privileged,
+        };
+        let mut unpacker = Unpacker::plain(open_dir(&self.dir)?, self.with_root, &options)?;
+        let stdin = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+        unpacker.take(stdin).context("untar")?;
+        unpacker.finish()?.tell();
+        Ok(())
+    }
+}
