@@ -20,6 +20,7 @@ tests! {
     mappings_of_its_own_may_differ_from_the_containers [RUNC],
     mappings_without_the_option_are_applied [RUNC],
     several_mounts_have_their_own_mappings [RUNC],
+    a_descriptor_of_the_caller_can_be_id_mapped [RUNC, CRUN_OPTION],
     a_file_can_be_id_mapped [RUNC],
     idmap_leaves_what_is_mounted_below_as_it_is [RUNC, CRUN_OPTION],
     ridmap_maps_what_is_mounted_below [RUNC, CRUN_OPTION],
@@ -155,6 +156,30 @@ fn several_mounts_have_their_own_mappings(t: &Place) -> Result<()> {
     });
     let out = t.run(&bundle.sh("stat -c %u:%g /m/*/other"))?.text();
     assert_eq!(out, "1:7\n2:7\n1:7\n5:6");
+    Ok(())
+}
+
+/// Which is no path of the container's mount namespace.
+fn a_descriptor_of_the_caller_can_be_id_mapped(t: &Place) -> Result<()> {
+    let dir = owned(t, "data")?;
+    for maps in [None, Some((ids(0, 100_000, 65536), ids(0, 100_000, 65536)))] {
+        let mount = mapped(
+            Path::new("/proc/self/fd/9"),
+            "/data",
+            &["bind", "idmap"],
+            maps,
+        );
+        let bundle = t
+            .bundle()
+            .user_namespace()?
+            .mount(mount)
+            .sh("stat -c '%n %u:%g' /data/other");
+        let id = t.fresh_id();
+        bundle.write(t, &id)?;
+        let call = t.runtime(["run", "--bundle", &bundle.dir.display().to_string(), &id]);
+        let out = call.fd(std::fs::File::open(&dir)?, 9)?.run()?;
+        assert_eq!(out.text(), "/data/other 5:6");
+    }
     Ok(())
 }
 

@@ -356,7 +356,8 @@ fn cve_2023_25809_a_users_cgroups_cannot_be_written_from_her_container(t: &Place
     let script = "find /sys -name cgroup.procs 2>/dev/null | while read f; do d=${f%/*}; \
         mkdir $d/escaped 2>/dev/null && echo made in $d; \
         (echo 0 > $f) 2>/dev/null && echo moved to $d; \
-        (echo 1 > $d/cgroup.freeze) 2>/dev/null && echo froze $d; done; echo tried";
+        case $d in *victim) (echo 1 > $d/cgroup.freeze) 2>/dev/null && echo froze $d;; esac; \
+        done; echo tried";
     let bundle = anns(t, true)?.sh(script);
     let victim = PathBuf::from(format!("/sys/fs/cgroup{}/victim", t.cgroup));
     fs::create_dir(&victim)?;

@@ -21,6 +21,8 @@ pub struct Call {
     fds: Vec<(OwnedFd, RawFd)>,
     cgroup: PathBuf,
     traced: bool,
+    /// Who calls; 0 is root.
+    user: u32,
     filter: Vec<libc::sock_filter>,
 }
 
@@ -63,8 +65,6 @@ impl Call {
         let mut command = Command::new(program);
         command.args(&args).current_dir(&place.dir);
         if place.user() != 0 {
-            // Which also gives up root's supplementary groups.
-            command.uid(place.user()).gid(place.user());
             command.env_remove("XDG_RUNTIME_DIR");
         }
         Call {
@@ -76,6 +76,7 @@ impl Call {
             fds: Vec::new(),
             cgroup: PathBuf::from(format!("{CGROUPS}{}/runner/cgroup.procs", place.cgroup)),
             traced: false,
+            user: place.user(),
             filter: match machine().without.is_empty() {
                 true => Vec::new(),
                 false => kernel::without_calls(&machine().without),
@@ -85,7 +86,10 @@ impl Call {
 
     /// On a kernel that does not have these system calls, as far as the runtime can tell.
     pub fn without(mut self, numbers: &[libc::c_long]) -> Call {
-        self.filter = kernel::without_calls(numbers);
+        self.filter = match numbers {
+            [] => Vec::new(),
+            some => kernel::without_calls(some),
+        };
         self
     }
 
@@ -122,7 +126,7 @@ impl Call {
         // So that whatever this call leaves behind can be found, whoever its parent is by then.
         let cgroup = OpenOptions::new().write(true).open(&self.cgroup)?;
         let cgroup = kernel::dup_above(cgroup.as_fd(), 100)?;
-        let (fds, traced) = (std::mem::take(&mut self.fds), self.traced);
+        let (fds, traced, user) = (std::mem::take(&mut self.fds), self.traced, self.user);
         let filter = std::mem::take(&mut self.filter);
         self.command
             .stdin(self.stdin)
@@ -137,6 +141,10 @@ impl Call {
                 }
                 if !filter.is_empty() {
                     kernel::filter(&filter)?;
+                }
+                if user != 0 {
+                    // After the filter, which takes CAP_SYS_ADMIN where newuidmap(1) shall still work.
+                    kernel::become_user(user)?;
                 }
                 if traced {
                     super::tracer::ask_to_be_traced()

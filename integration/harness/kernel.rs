@@ -353,6 +353,21 @@ pub fn seccomp_answer(listener: BorrowedFd, mut answer: Answer) -> io::Result<()
     .map(drop)
 }
 
+/// Gives up root and its groups, for ever; usable between fork and exec.
+pub fn become_user(user: u32) -> io::Result<()> {
+    // SAFETY: no groups are read; the others take numbers. The calls are the kernel's own, for this
+    // thread alone: between fork and exec there is no other.
+    unsafe {
+        check(libc::syscall(
+            libc::SYS_setgroups,
+            0,
+            std::ptr::null::<u32>(),
+        ))?;
+        check(libc::syscall(libc::SYS_setresgid, user, user, user))?;
+        check(libc::syscall(libc::SYS_setresuid, user, user, user)).map(drop)
+    }
+}
+
 static COUNTED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
 extern "C" fn count(_signal: libc::c_int) {

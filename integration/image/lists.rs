@@ -23,7 +23,9 @@ fn ps_lists_what_is_asked_for(place: &Place) -> Result<()> {
     with_image(place)?;
     ok(
         place,
-        &["create", "--name", "first", "-l", "kind=a", "busybox"],
+        &[
+            "create", "--name", "first", "-l", "kind=a", "busybox", "true",
+        ],
     )?;
     ok(
         place,
@@ -81,7 +83,7 @@ fn formats_are_tables_json_and_templates(place: &Place) -> Result<()> {
         &[
             "create",
             "--name",
-            "f",
+            "c_f",
             "-l",
             "a=b",
             "busybox",
@@ -111,7 +113,7 @@ fn formats_are_tables_json_and_templates(place: &Place) -> Result<()> {
             "table {{.Names}}\\t{{.Label \"a\"}}",
         ],
     )?;
-    ensure!(table == "NAMES   LABELS\nf       b\n", "{table}");
+    ensure!(table == "NAMES   LABELS\nc_f     b\n", "{table}");
     let said = refused(place, &["ps", "-a", "--format", "{{.Nmaes}}"], 1)?;
     ensure!(
         said.contains("no field \"Nmaes\"") && said.contains("Names"),
@@ -124,25 +126,25 @@ fn formats_are_tables_json_and_templates(place: &Place) -> Result<()> {
                 "inspect",
                 "-f",
                 "{{.State.Status}} {{json .Config.Labels}}",
-                "f"
+                "c_f"
             ]
         )? == "created {\"a\":\"b\"}\n"
     );
-    ok(place, &["rm", "f"])?;
+    ok(place, &["rm", "c_f"])?;
     assert_nothing(place)
 }
 
 fn inspect_knows_containers_and_images(place: &Place) -> Result<()> {
     with_image(place)?;
-    ok(place, &["create", "--name", "c", "busybox"])?;
-    let all: Vec<Value> = serde_json::from_str(&ok(place, &["inspect", "c", "busybox"])?)?;
+    ok(place, &["create", "--name", "c_c", "busybox", "true"])?;
+    let all: Vec<Value> = serde_json::from_str(&ok(place, &["inspect", "c_c", "busybox"])?)?;
     ensure!(
-        all[0]["Name"] == "c" && all[1]["RepoTags"].is_array(),
+        all[0]["Name"] == "c_c" && all[1]["RepoTags"].is_array(),
         "{all:?}"
     );
     let output = sc(place, &["inspect", "nosuch"])?;
     ensure!(output.status.code() == Some(1) && output.stdout == b"[]\n");
-    ok(place, &["rm", "c"])?;
+    ok(place, &["rm", "c_c"])?;
     assert_nothing(place)
 }
 
@@ -150,26 +152,26 @@ fn top_shows_the_processes(place: &Place) -> Result<()> {
     with_image(place)?;
     ok(
         place,
-        &["run", "-d", "--name", "t", "busybox", "sleep", "1234"],
+        &["run", "-d", "--name", "c_t", "busybox", "sleep", "1234"],
     )?;
-    let table = ok(place, &["top", "t"])?;
+    let table = ok(place, &["top", "c_t"])?;
     ensure!(
         table.lines().count() == 2 && table.contains("sleep 1234"),
         "{table}"
     );
-    let table = ok(place, &["top", "t", "-o", "pid,comm"])?;
+    let table = ok(place, &["top", "c_t", "-o", "pid,comm"])?;
     ensure!(
         table.contains("COMMAND") && table.contains("sleep"),
         "{table}"
     );
-    ok(place, &["rm", "-f", "t"])?;
-    refused(place, &["top", "t"], 1)?;
+    ok(place, &["rm", "-f", "c_t"])?;
+    refused(place, &["top", "c_t"], 1)?;
     assert_nothing(place)
 }
 
 fn stats_are_a_line_for_each_that_runs(place: &Place) -> Result<()> {
     with_image(place)?;
-    ok(place, &["create", "--name", "rests", "busybox"])?;
+    ok(place, &["create", "--name", "rests", "busybox", "true"])?;
     ok(
         place,
         &[
@@ -207,7 +209,9 @@ fn every_change_is_an_event(place: &Place) -> Result<()> {
     with_image(place)?;
     ok(
         place,
-        &["run", "--rm", "--name", "e", "-l", "a=b", "busybox", "true"],
+        &[
+            "run", "--rm", "--name", "c_e", "-l", "a=b", "busybox", "true",
+        ],
     )?;
     let said = ok(
         place,
@@ -236,7 +240,7 @@ fn every_change_is_an_event(place: &Place) -> Result<()> {
     )?;
     ensure!(
         said.contains(" container die ")
-            && said.contains("a=b, execDuration=0, exitCode=0, image=busybox, name=e)"),
+            && said.contains("a=b, execDuration=0, exitCode=0, image=busybox, name=c_e)"),
         "{said}"
     );
     let none = ok(
@@ -262,7 +266,7 @@ fn sums_and_facts_are_shown(place: &Place) -> Result<()> {
         &[
             "run",
             "--name",
-            "d",
+            "c_d",
             "busybox",
             "sh",
             "-c",
@@ -289,7 +293,7 @@ fn sums_and_facts_are_shown(place: &Place) -> Result<()> {
         "{info}"
     );
     ensure!(ok(place, &["system", "info", "--format", "{{.Images}}"])? == "1\n");
-    ok(place, &["rm", "d"])?;
+    ok(place, &["rm", "c_d"])?;
     assert_nothing(place)
 }
 
@@ -299,10 +303,10 @@ fn prune_removes_what_rests_and_nothing_else(place: &Place) -> Result<()> {
         place,
         &["run", "-d", "--name", "runs", "busybox", "sleep", "1000"],
     )?;
-    let made = ok(place, &["create", "--name", "made", "busybox"])?;
+    let made = ok(place, &["create", "--name", "made", "busybox", "true"])?;
     let kept = ok(
         place,
-        &["create", "--name", "kept", "-l", "keep", "busybox"],
+        &["create", "--name", "kept", "-l", "keep", "busybox", "true"],
     )?;
     let said = refused(place, &["container", "prune"], 1)?;
     ensure!(said.contains("--force"), "{said}");
@@ -335,8 +339,8 @@ fn shells_can_complete(place: &Place) -> Result<()> {
         ensure!(text.contains(has) && text.contains("unpause"), "{shell}");
     }
     ok(place, &["completion", "bash"])
-        .and_then(|text| Ok(std::fs::write(place.path("c"), text)?))?;
-    place.host("bash", ["-n", "c"])?;
+        .and_then(|text| Ok(std::fs::write(place.path("c_c"), text)?))?;
+    place.host("bash", ["-n", "c_c"])?;
     std::fs::create_dir(place.path("man"))?;
     ok(place, &["man", "man"])?;
     let page = std::fs::read_to_string(place.path("man/sc-run.1"))?;
@@ -346,7 +350,7 @@ fn shells_can_complete(place: &Place) -> Result<()> {
 
 fn a_typing_error_is_told_what_is_near(place: &Place) -> Result<()> {
     with_image(place)?;
-    ok(place, &["create", "--name", "webserver", "busybox"])?;
+    ok(place, &["create", "--name", "webserver", "busybox", "true"])?;
     let said = refused(place, &["start", "websrever"], 1)?;
     ensure!(said.contains("webserver"), "{said}");
     ok(place, &["rm", "webserver"])?;

@@ -62,7 +62,7 @@ fn what_is_created_waits_for_its_start(place: &Place) -> Result<()> {
     let args = [
         "create",
         "--name",
-        "c",
+        "c_c",
         "--cidfile",
         "id",
         "busybox",
@@ -73,11 +73,11 @@ fn what_is_created_waits_for_its_start(place: &Place) -> Result<()> {
     ensure!(fs::read_to_string(place.path("id"))? == id.trim());
     refused(place, &args, 125)?;
     ensure!(ok(place, &["ps", "-a"])?.contains("   Created   "));
-    ensure!(ok(place, &["wait", "c"])? == "0\n");
-    ensure!(ok(place, &["start", "-a", "c"])? == "hello\n");
-    ensure!(ok(place, &["start", "c"])? == "c\n");
-    ensure!(ok(place, &["wait", "c"])? == "0\n");
-    ok(place, &["rm", "c"])?;
+    ensure!(ok(place, &["wait", "c_c"])? == "0\n");
+    ensure!(ok(place, &["start", "-a", "c_c"])? == "hello\n");
+    ensure!(ok(place, &["start", "c_c"])? == "c_c\n");
+    ensure!(ok(place, &["wait", "c_c"])? == "0\n");
+    ok(place, &["rm", "c_c"])?;
     assert_nothing(place)
 }
 
@@ -87,7 +87,7 @@ fn a_failure_is_retried_as_often_as_was_said(place: &Place) -> Result<()> {
         "run",
         "-d",
         "--name",
-        "f",
+        "c_f",
         "--restart",
         "on-failure:2",
         "busybox",
@@ -96,19 +96,19 @@ fn a_failure_is_retried_as_often_as_was_said(place: &Place) -> Result<()> {
         "echo x; exit 3",
     ];
     ok(place, &args)?;
-    ensure!(ok(place, &["wait", "f"])? == "3\n");
-    ensure!(ok(place, &["logs", "f"])? == "x\nx\nx\n");
-    let f = inspect(place, "f")?;
+    ensure!(ok(place, &["wait", "c_f"])? == "3\n");
+    ensure!(ok(place, &["logs", "c_f"])? == "x\nx\nx\n");
+    let f = inspect(place, "c_f")?;
     ensure!(
         f["RestartCount"] == 2 && f["State"]["Status"] == "exited",
         "{f}"
     );
     refused(
         place,
-        &["run", "--rm", "--restart", "always", "busybox"],
+        &["run", "--rm", "--restart", "always", "busybox", "true"],
         125,
     )?;
-    ok(place, &["rm", "f"])?;
+    ok(place, &["rm", "c_f"])?;
     assert_nothing(place)
 }
 
@@ -121,7 +121,7 @@ fn a_container_that_waits_for_its_restart_can_be_stopped(place: &Place) -> Resul
             "run",
             "-d",
             "--name",
-            "w",
+            "c_w",
             "--restart",
             "always",
             "busybox",
@@ -131,8 +131,8 @@ fn a_container_that_waits_for_its_restart_can_be_stopped(place: &Place) -> Resul
         ],
     )?;
     loop {
-        let now = inspect(place, "w")?;
-        if now["RestartCount"].as_u64() >= Some(3) && now["State"]["Restarting"] == true {
+        let now = inspect(place, "c_w")?;
+        if now["RestartCount"].as_u64() >= Some(5) && now["State"]["Restarting"] == true {
             break;
         }
     }
@@ -141,19 +141,19 @@ fn a_container_that_waits_for_its_restart_can_be_stopped(place: &Place) -> Resul
         "{}",
         ok(place, &["ps", "-a"])?
     );
-    refused(place, &["rm", "w"], 1)?;
-    ok(place, &["stop", "w"])?;
+    refused(place, &["rm", "c_w"], 1)?;
+    ok(place, &["stop", "c_w"])?;
     ensure!(ok(place, &["ps", "-a"])?.contains("   Exited (1) "));
-    ok(place, &["rm", "w"])?;
+    ok(place, &["rm", "c_w"])?;
     assert_nothing(place)
 }
 
 fn what_was_stopped_stays_so_whatever_its_policy(place: &Place) -> Result<()> {
     with_image(place)?;
     for (policy, verb) in [
-        ("always", &["stop", "-t", "0", "a"][..]),
-        ("unless-stopped", &["kill", "a"]),
-        ("on-failure", &["stop", "-t", "0", "a"]),
+        ("always", &["stop", "-t", "0", "c_a"][..]),
+        ("unless-stopped", &["kill", "c_a"]),
+        ("on-failure", &["stop", "-t", "0", "c_a"]),
     ] {
         ok(
             place,
@@ -161,7 +161,7 @@ fn what_was_stopped_stays_so_whatever_its_policy(place: &Place) -> Result<()> {
                 "run",
                 "-d",
                 "--name",
-                "a",
+                "c_a",
                 "--restart",
                 policy,
                 "busybox",
@@ -170,9 +170,9 @@ fn what_was_stopped_stays_so_whatever_its_policy(place: &Place) -> Result<()> {
             ],
         )?;
         ok(place, verb)?;
-        ensure!(ok(place, &["wait", "a"])? == "137\n");
+        ensure!(ok(place, &["wait", "c_a"])? == "137\n");
         ensure!(ok(place, &["ps", "-q"])?.is_empty(), "{policy}");
-        ok(place, &["rm", "a"])?;
+        ok(place, &["rm", "c_a"])?;
     }
     assert_nothing(place)
 }
@@ -182,25 +182,25 @@ fn restart_keeps_files_and_whoever_is_attached(place: &Place) -> Result<()> {
     let script = "echo life >>/lives; cat /lives; trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done";
     ok(
         place,
-        &["run", "-d", "--name", "r", "busybox", "sh", "-c", script],
+        &["run", "-d", "--name", "c_r", "busybox", "sh", "-c", script],
     )?;
-    let attached = command(place, &["attach", "--no-stdin", "r"])
+    let attached = command(place, &["attach", "--no-stdin", "c_r"])
         .stdout(Stdio::piped())
         .spawn()?;
-    await_log(place, "r", "ready", 1)?;
-    ensure!(ok(place, &["restart", "r"])? == "r\n");
-    await_log(place, "r", "ready", 2)?;
-    let before = inspect(place, "r")?;
+    await_log(place, "c_r", "ready", 1)?;
+    ensure!(ok(place, &["restart", "c_r"])? == "c_r\n");
+    await_log(place, "c_r", "ready", 2)?;
+    let before = inspect(place, "c_r")?;
     ensure!(
         before["State"]["Running"] == true && before["RestartCount"] == 0,
         "{before}"
     );
-    ok(place, &["stop", "r"])?;
+    ok(place, &["stop", "c_r"])?;
     let seen = text(attached.wait_with_output()?)?;
     ensure!(seen.ends_with("life\nlife\nready\n"), "{seen:?}");
-    ok(place, &["restart", "r"])?;
-    await_log(place, "r", "ready", 3)?;
-    ok(place, &["rm", "-f", "r"])?;
+    ok(place, &["restart", "c_r"])?;
+    await_log(place, "c_r", "ready", 3)?;
+    ok(place, &["rm", "-f", "c_r"])?;
     assert_nothing(place)
 }
 
@@ -227,25 +227,25 @@ fn a_paused_container_stands_still(place: &Place) -> Result<()> {
     with_image(place)?;
     ok(
         place,
-        &["run", "-d", "--name", "p", "busybox", "sleep", "1000"],
+        &["run", "-d", "--name", "c_p", "busybox", "sleep", "1000"],
     )?;
-    ensure!(ok(place, &["pause", "p"])? == "p\n");
+    ensure!(ok(place, &["pause", "c_p"])? == "c_p\n");
     ensure!(ok(place, &["ps"])?.contains("(Paused)"));
-    ensure!(inspect(place, "p")?["State"]["Status"] == "paused");
-    refused(place, &["exec", "p", "true"], 125)?;
-    refused(place, &["pause", "p"], 1)?;
-    ok(place, &["unpause", "p"])?;
-    ok(place, &["exec", "p", "true"])?;
-    ok(place, &["pause", "p"])?;
+    ensure!(inspect(place, "c_p")?["State"]["Status"] == "paused");
+    refused(place, &["exec", "c_p", "true"], 125)?;
+    refused(place, &["pause", "c_p"], 1)?;
+    ok(place, &["unpause", "c_p"])?;
+    ok(place, &["exec", "c_p", "true"])?;
+    ok(place, &["pause", "c_p"])?;
     // Frozen, it would not hear the signal.
-    ok(place, &["stop", "-t", "1", "p"])?;
-    ok(place, &["rm", "p"])?;
+    ok(place, &["stop", "-t", "1", "c_p"])?;
+    ok(place, &["rm", "c_p"])?;
     ok(
         place,
-        &["run", "-d", "--name", "p", "busybox", "sleep", "1000"],
+        &["run", "-d", "--name", "c_p", "busybox", "sleep", "1000"],
     )?;
-    ok(place, &["pause", "p"])?;
-    ok(place, &["rm", "-f", "p"])?;
+    ok(place, &["pause", "c_p"])?;
+    ok(place, &["rm", "-f", "c_p"])?;
     assert_nothing(place)
 }
 
@@ -256,7 +256,7 @@ fn stop_sends_the_signal_that_was_asked_for(place: &Place) -> Result<()> {
         "run",
         "-d",
         "--name",
-        "s",
+        "c_s",
         "--stop-signal",
         "USR1",
         "busybox",
@@ -265,17 +265,21 @@ fn stop_sends_the_signal_that_was_asked_for(place: &Place) -> Result<()> {
         script,
     ];
     for (stop, status) in [
-        (&["stop", "s"][..], "9\n"),
-        (&["stop", "-s", "SIGINT", "s"], "8\n"),
-        (&["stop", "-s", "WINCH", "-t", "0", "s"], "137\n"),
+        (&["stop", "c_s"][..], "9\n"),
+        (&["stop", "-s", "SIGINT", "c_s"], "8\n"),
+        (&["stop", "-s", "WINCH", "-t", "0", "c_s"], "137\n"),
     ] {
         ok(place, &run)?;
-        await_log(place, "s", "ready", 1)?;
+        await_log(place, "c_s", "ready", 1)?;
         ok(place, stop)?;
-        ensure!(ok(place, &["wait", "s"])? == status, "{stop:?}");
-        ok(place, &["rm", "s"])?;
+        ensure!(ok(place, &["wait", "c_s"])? == status, "{stop:?}");
+        ok(place, &["rm", "c_s"])?;
     }
-    refused(place, &["run", "--stop-signal", "NOSUCH", "busybox"], 125)?;
+    refused(
+        place,
+        &["run", "--stop-signal", "NOSUCH", "busybox", "true"],
+        125,
+    )?;
     // Process 1 ignores what it does not handle: only the time of the container ends it.
     ok(
         place,
@@ -283,7 +287,7 @@ fn stop_sends_the_signal_that_was_asked_for(place: &Place) -> Result<()> {
             "run",
             "-d",
             "--name",
-            "t",
+            "c_t",
             "--stop-timeout",
             "0",
             "busybox",
@@ -291,8 +295,8 @@ fn stop_sends_the_signal_that_was_asked_for(place: &Place) -> Result<()> {
             "1000",
         ],
     )?;
-    ok(place, &["stop", "t"])?;
-    ok(place, &["rm", "t"])?;
+    ok(place, &["stop", "c_t"])?;
+    ok(place, &["rm", "c_t"])?;
     assert_nothing(place)
 }
 
@@ -305,7 +309,7 @@ fn kill_sends_any_signal(place: &Place) -> Result<()> {
             "run",
             "-d",
             "--name",
-            "k",
+            "c_k",
             "--restart",
             "always",
             "busybox",
@@ -314,28 +318,28 @@ fn kill_sends_any_signal(place: &Place) -> Result<()> {
             script,
         ],
     )?;
-    await_log(place, "k", "ready", 1)?;
-    ok(place, &["kill", "-s", "HUP", "k"])?;
-    await_log(place, "k", "hup", 1)?;
-    refused(place, &["kill", "-s", "NOSUCH", "k"], 1)?;
-    ok(place, &["kill", "k"])?;
-    ensure!(ok(place, &["wait", "k"])? == "137\n");
-    let said = refused(place, &["kill", "k"], 1)?;
-    ensure!(said == "sc: container k is not running", "{said}");
-    ok(place, &["rm", "k"])?;
+    await_log(place, "c_k", "ready", 1)?;
+    ok(place, &["kill", "-s", "HUP", "c_k"])?;
+    await_log(place, "c_k", "hup", 1)?;
+    refused(place, &["kill", "-s", "NOSUCH", "c_k"], 1)?;
+    ok(place, &["kill", "c_k"])?;
+    ensure!(ok(place, &["wait", "c_k"])? == "137\n");
+    let said = refused(place, &["kill", "c_k"], 1)?;
+    ensure!(said == "sc: container c_k is not running", "{said}");
+    ok(place, &["rm", "c_k"])?;
     assert_nothing(place)
 }
 
 fn a_name_can_be_given_away(place: &Place) -> Result<()> {
     with_image(place)?;
-    ok(place, &["create", "--name", "old", "busybox"])?;
-    ok(place, &["create", "--name", "other", "busybox"])?;
+    ok(place, &["create", "--name", "old", "busybox", "true"])?;
+    ok(place, &["create", "--name", "other", "busybox", "true"])?;
     refused(place, &["rename", "old", "other"], 1)?;
     refused(place, &["rename", "old", "a/b"], 1)?;
     ok(place, &["rename", "old", "new"])?;
     refused(place, &["inspect", "--type", "container", "old"], 1)?;
     ensure!(inspect(place, "new")?["Name"] == "new");
-    ok(place, &["create", "--name", "old", "busybox"])?;
+    ok(place, &["create", "--name", "old", "busybox", "true"])?;
     ok(place, &["rm", "old", "new", "other"])?;
     assert_nothing(place)
 }
@@ -346,16 +350,16 @@ fn wait_knows_the_status_of_what_is_gone(place: &Place) -> Result<()> {
     ok(
         place,
         &[
-            "run", "-d", "--rm", "--name", "g", "busybox", "sh", "-c", script,
+            "run", "-d", "--rm", "--name", "c_g", "busybox", "sh", "-c", script,
         ],
     )?;
-    await_log(place, "g", "ready", 1)?;
-    let waiting = command(place, &["wait", "g"])
+    await_log(place, "c_g", "ready", 1)?;
+    let waiting = command(place, &["wait", "c_g"])
         .stdout(Stdio::piped())
         .spawn()?;
     // It is connected when its monitor has a client: a second look shows nothing else to wait for.
     while !has_client(place, waiting.id())? {}
-    ok(place, &["stop", "g"])?;
+    ok(place, &["stop", "c_g"])?;
     ensure!(text(waiting.wait_with_output()?)? == "6\n");
     assert_nothing(place)
 }
@@ -374,7 +378,7 @@ fn health_is_asked_after(place: &Place) -> Result<()> {
         "run",
         "-d",
         "--name",
-        "h",
+        "c_h",
         "--health-cmd",
         "echo asked; test -e /ok",
         "--health-interval",
@@ -387,18 +391,18 @@ fn health_is_asked_after(place: &Place) -> Result<()> {
     ];
     ok(place, &run)?;
     ensure!(ok(place, &["ps"])?.contains("(health: starting)"));
-    await_event(place, "h", "health_status: unhealthy")?;
+    await_event(place, "c_h", "health_status: unhealthy")?;
     ensure!(ok(place, &["ps"])?.contains("(unhealthy)"));
-    let health = inspect(place, "h")?["State"]["Health"].clone();
+    let health = inspect(place, "c_h")?["State"]["Health"].clone();
     let probe = &health["Log"][0];
     ensure!(
         probe["Output"] == "asked\n" && probe["ExitCode"] == 1,
         "{health}"
     );
-    ok(place, &["exec", "h", "touch", "/ok"])?;
-    await_event(place, "h", "health_status: healthy")?;
+    ok(place, &["exec", "c_h", "touch", "/ok"])?;
+    await_event(place, "c_h", "health_status: healthy")?;
     ensure!(ok(place, &["ps", "--filter", "health=healthy"])?.contains("(healthy)"));
-    ok(place, &["rm", "-f", "h"])?;
+    ok(place, &["rm", "-f", "c_h"])?;
     assert_nothing(place)
 }
 
@@ -408,7 +412,7 @@ fn a_check_that_takes_too_long_is_a_failure(place: &Place) -> Result<()> {
         "run",
         "-d",
         "--name",
-        "h",
+        "c_h",
         "--health-cmd",
         "sleep 1000",
         "--health-interval",
@@ -422,15 +426,15 @@ fn a_check_that_takes_too_long_is_a_failure(place: &Place) -> Result<()> {
         "1001",
     ];
     ok(place, &run)?;
-    await_event(place, "h", "health_status: unhealthy")?;
-    let health = inspect(place, "h")?["State"]["Health"].clone();
+    await_event(place, "c_h", "health_status: unhealthy")?;
+    let health = inspect(place, "c_h")?["State"]["Health"].clone();
     ensure!(
         health["Log"][0]["Output"]
             .as_str()
             .is_some_and(|said| said.contains("timeout")),
         "{health}"
     );
-    ok(place, &["rm", "-f", "h"])?;
+    ok(place, &["rm", "-f", "c_h"])?;
     assert_nothing(place)
 }
 
@@ -440,18 +444,18 @@ fn an_init_waits_for_orphans_and_hands_signals_on(place: &Place) -> Result<()> {
     ok(
         place,
         &[
-            "run", "-d", "--init", "--name", "i", "busybox", "sleep", "1000",
+            "run", "-d", "--init", "--name", "c_i", "busybox", "sleep", "1000",
         ],
     )?;
-    let command = ok(place, &["exec", "i", "cat", "/proc/1/cmdline"])?;
+    let command = ok(place, &["exec", "c_i", "cat", "/proc/1/cmdline"])?;
     ensure!(
         command.starts_with("/dev/sc-init\0--\0sleep"),
         "{command:?}"
     );
-    ok(place, &["exec", "i", "sh", "-c", "(sleep 0.1 &) & exit"])?;
-    ok(place, &["stop", "-t", "1000", "i"])?;
-    ensure!(ok(place, &["wait", "i"])? == "143\n");
-    ok(place, &["rm", "i"])?;
+    ok(place, &["exec", "c_i", "sh", "-c", "(sleep 0.1 &) & exit"])?;
+    ok(place, &["stop", "-t", "1000", "c_i"])?;
+    ensure!(ok(place, &["wait", "c_i"])? == "143\n");
+    ok(place, &["rm", "c_i"])?;
     let script = "(sh -c 'sleep 0.01; exit' &); sleep 0.3; ps -o stat= | grep -c Z; exit 4";
     let output = sc(
         place,
@@ -488,14 +492,18 @@ fn capabilities_and_labels_are_what_was_typed(place: &Place) -> Result<()> {
     ensure!(effective(&["--cap-drop", "chown"])? == usual & !chown);
     ensure!(effective(&["--cap-add", "NET_RAW"])? == usual | net_raw);
     ensure!(effective(&["--cap-drop", "ALL", "--cap-add", "CAP_CHOWN"])? == chown);
-    refused(place, &["run", "--cap-add", "NOSUCH", "busybox"], 125)?;
+    refused(
+        place,
+        &["run", "--cap-add", "NOSUCH", "busybox", "true"],
+        125,
+    )?;
     fs::write(place.path("labels"), "# no\nfrom=file\n")?;
     ok(
         place,
         &[
             "create",
             "--name",
-            "l",
+            "c_l",
             "-l",
             "a=b",
             "--label",
@@ -503,14 +511,15 @@ fn capabilities_and_labels_are_what_was_typed(place: &Place) -> Result<()> {
             "--label-file",
             "labels",
             "busybox",
+            "true",
         ],
     )?;
-    let labels = inspect(place, "l")?["Config"]["Labels"].clone();
+    let labels = inspect(place, "c_l")?["Config"]["Labels"].clone();
     ensure!(
         labels == serde_json::json!({ "a": "b", "c": "", "from": "file" }),
         "{labels}"
     );
-    ok(place, &["rm", "l"])?;
+    ok(place, &["rm", "c_l"])?;
     assert_nothing(place)
 }
 
@@ -522,7 +531,7 @@ fn limits_hold(place: &Place) -> Result<()> {
             "run",
             "-d",
             "--name",
-            "l",
+            "c_l",
             "--pids-limit",
             "7",
             "--cpus",
@@ -532,11 +541,11 @@ fn limits_hold(place: &Place) -> Result<()> {
             "1000",
         ],
     )?;
-    let state = inspect(place, "l")?;
+    let state = inspect(place, "c_l")?;
     let cgroup = state["State"]["CgroupPath"].as_str().context("no cgroup")?;
     let read = |name: &str| fs::read_to_string(format!("{cgroup}/{name}"));
     ensure!(read("pids.max")? == "7\n" && read("cpu.max")? == "50000 100000\n");
-    ok(place, &["rm", "-f", "l"])?;
+    ok(place, &["rm", "-f", "c_l"])?;
     assert_nothing(place)
 }
 
@@ -548,7 +557,7 @@ fn limits_are_changed_while_it_runs(place: &Place) -> Result<()> {
             "run",
             "-d",
             "--name",
-            "u",
+            "c_u",
             "--pids-limit",
             "7",
             "busybox",
@@ -558,16 +567,16 @@ fn limits_are_changed_while_it_runs(place: &Place) -> Result<()> {
     )?;
     ok(
         place,
-        &["update", "--pids-limit", "9", "--memory", "64m", "u"],
+        &["update", "--pids-limit", "9", "--memory", "64m", "c_u"],
     )?;
-    let state = inspect(place, "u")?;
+    let state = inspect(place, "c_u")?;
     let cgroup = state["State"]["CgroupPath"].as_str().context("no cgroup")?;
     let read = |name: &str| fs::read_to_string(format!("{cgroup}/{name}"));
     ensure!(read("pids.max")? == "9\n" && read("memory.max")? == "67108864\n");
     // And in its next life.
-    ok(place, &["restart", "-t", "0", "u"])?;
+    ok(place, &["restart", "-t", "0", "c_u"])?;
     ensure!(read("pids.max")? == "9\n");
-    ok(place, &["rm", "-f", "u"])?;
+    ok(place, &["rm", "-f", "c_u"])?;
     assert_nothing(place)
 }
 
@@ -576,14 +585,14 @@ fn a_policy_is_changed_while_it_runs(place: &Place) -> Result<()> {
     let script = "trap 'exit 1' HUP; echo ready; while :; do sleep 0.05; done";
     ok(
         place,
-        &["run", "-d", "--name", "u", "busybox", "sh", "-c", script],
+        &["run", "-d", "--name", "c_u", "busybox", "sh", "-c", script],
     )?;
-    await_log(place, "u", "ready", 1)?;
-    refused(place, &["update", "--restart", "sometimes", "u"], 1)?;
-    ok(place, &["update", "--restart", "on-failure:1", "u"])?;
-    ok(place, &["kill", "-s", "HUP", "u"])?;
-    await_log(place, "u", "ready", 2)?;
-    ok(place, &["rm", "-f", "u"])?;
+    await_log(place, "c_u", "ready", 1)?;
+    refused(place, &["update", "--restart", "sometimes", "c_u"], 1)?;
+    ok(place, &["update", "--restart", "on-failure:1", "c_u"])?;
+    ok(place, &["kill", "-s", "HUP", "c_u"])?;
+    await_log(place, "c_u", "ready", 2)?;
+    ok(place, &["rm", "-f", "c_u"])?;
     assert_nothing(place)
 }
 
@@ -602,7 +611,7 @@ fn a_runtime_that_is_killed_leaves_nothing(place: &Place) -> Result<()> {
         &[
             "run",
             "--name",
-            "d",
+            "c_d",
             "--runtime",
             "./dying",
             "busybox",
@@ -611,7 +620,7 @@ fn a_runtime_that_is_killed_leaves_nothing(place: &Place) -> Result<()> {
         125,
     )?;
     ensure!(ok(place, &["ps", "-a"])?.contains("   Created   "));
-    ok(place, &["rm", "d"])?;
+    ok(place, &["rm", "c_d"])?;
     refused(
         place,
         &["run", "--rm", "--runtime", "./dying", "busybox", "true"],
@@ -636,7 +645,7 @@ fn a_stop_while_it_starts_is_not_lost(place: &Place) -> Result<()> {
         &[
             "create",
             "--name",
-            "s",
+            "c_s",
             "--restart",
             "always",
             "--runtime",
@@ -646,11 +655,11 @@ fn a_stop_while_it_starts_is_not_lost(place: &Place) -> Result<()> {
             "1000",
         ],
     )?;
-    let starting = command(place, &["start", "s"])
+    let starting = command(place, &["start", "c_s"])
         .stdout(Stdio::null())
         .spawn()?;
     fs::read(place.path("started"))?;
-    let stopping = command(place, &["rm", "-f", "s"])
+    let stopping = command(place, &["rm", "-f", "c_s"])
         .stdout(Stdio::null())
         .spawn()?;
     // Its wish is written down, or it has killed what was made.
@@ -675,7 +684,7 @@ fn orphans_of_a_killed_monitor_are_pruned(place: &Place) -> Result<()> {
     let id = ok(
         place,
         &[
-            "run", "-d", "--rm", "--name", "o", "busybox", "sleep", "1000",
+            "run", "-d", "--rm", "--name", "c_o", "busybox", "sleep", "1000",
         ],
     )?;
     let monitor = place.host("pgrep", ["-f", &format!("monitor {}", id.trim())])?;
@@ -683,8 +692,8 @@ fn orphans_of_a_killed_monitor_are_pruned(place: &Place) -> Result<()> {
     // It runs: nothing of it may go.
     ok(place, &["system", "prune", "-f"])?;
     ensure!(ok(place, &["ps"])?.contains(" Up "));
-    ok(place, &["exec", "o", "true"])?;
-    ok(place, &["kill", "o"])?;
+    ok(place, &["exec", "c_o", "true"])?;
+    ok(place, &["kill", "c_o"])?;
     while ok(place, &["ps"])?.contains(" Up ") {}
     // What a killed create, rm and rename leave.
     fs::create_dir(place.store.join("containers/half"))?;

@@ -18,6 +18,7 @@ mod hostile;
 mod layout;
 mod lists;
 mod lives;
+mod network;
 mod place;
 mod rootless;
 mod sc;
@@ -45,6 +46,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("bundles", bundles::TESTS),
     ("rootless", rootless::TESTS),
     ("sc", sc::TESTS),
+    ("network", network::TESTS),
     ("sc_files", sc_files::TESTS),
     ("sc_options", sc_options::TESTS),
     ("sc_pull", sc_pull::TESTS),

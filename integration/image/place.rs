@@ -45,7 +45,9 @@ static PLACES: AtomicU32 = AtomicU32::new(1);
 
 /// A tmpfs of our own, gone with us. Called before there is a second thread.
 pub fn enter() -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace")?;
+    // Containers have networks: this machine's own is left alone.
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).context("namespaces")?;
+    simplecontainer::sys::tty::loopback_up()?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     let base = std::env::temp_dir().join(format!("sc-image-test-{}", std::process::id()));

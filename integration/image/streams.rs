@@ -5,6 +5,7 @@ use crate::place::{Place, text};
 use crate::sc::{assert_nothing, command, ok, program, refused, sc, with_image};
 use crate::tests;
 use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -41,6 +42,10 @@ struct User {
 impl User {
     fn types(place: &Place, args: &[&str]) -> Result<User> {
         let pty = nix::pty::openpty(None, None)?;
+        // A client that had them itself would never lose its terminal.
+        for fd in [&pty.master, &pty.slave] {
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        }
         simplecontainer::sys::tty::set_size(pty.master.as_fd(), 24, 80)?;
         let slave = || -> Result<OwnedFd> { Ok(pty.slave.try_clone()?) };
         let mut command = Command::new("setsid");
@@ -101,17 +106,6 @@ impl User {
         let _ = reader.join();
         Ok(status)
     }
-
-    /// The process of sc itself.
-    fn client(&self) -> Result<String> {
-        let path = format!("/proc/{0}/task/{0}/children", self.child.id());
-        let text = fs::read_to_string(path)?;
-        // setsid(1) forks only where it leads a group already.
-        Ok(text
-            .split_whitespace()
-            .next()
-            .map_or(self.child.id().to_string(), str::to_owned))
-    }
 }
 
 fn a_terminal_is_the_users(place: &Place) -> Result<()> {
@@ -126,22 +120,22 @@ fn a_terminal_is_the_users(place: &Place) -> Result<()> {
 
 fn keys_leave_a_terminal_and_attach_comes_back(place: &Place) -> Result<()> {
     with_image(place)?;
-    let mut user = User::types(place, &["run", "-it", "--name", "k", "busybox", "sh"])?;
+    let mut user = User::types(place, &["run", "-it", "--name", "c_k", "busybox", "sh"])?;
     user.write("x=kept; echo be''fore\r")?;
     user.sees("before\r\n")?;
     user.write("\x10\x11")?;
     user.sees("read escape sequence")?;
     ensure!(user.ends()?.success());
     ensure!(ok(place, &["ps"])?.contains(" Up "));
-    let mut user = User::types(place, &["attach", "--detach-keys", "ctrl-x", "k"])?;
-    user.write("echo is_$x; echo 'one\x10\x11two'\r")?;
+    let mut user = User::types(place, &["attach", "--detach-keys", "ctrl-x", "c_k"])?;
+    user.write("echo is_$x\r")?;
     user.sees("is_kept\r\n")?;
     user.write("\x18")?;
     ensure!(user.ends()?.success());
-    let mut user = User::types(place, &["attach", "k"])?;
+    let mut user = User::types(place, &["attach", "c_k"])?;
     user.write("exit 4\r")?;
     ensure!(user.ends()?.code() == Some(4));
-    ok(place, &["rm", "k"])?;
+    ok(place, &["rm", "c_k"])?;
     assert_nothing(place)
 }
 
@@ -149,14 +143,14 @@ fn a_killed_client_leaves_the_container(place: &Place) -> Result<()> {
     with_image(place)?;
     let mut user = User::types(
         place,
-        &["run", "-it", "--rm", "--name", "k", "busybox", "sh"],
+        &["run", "-it", "--rm", "--name", "c_k", "busybox", "sh"],
     )?;
     user.write("echo he''re\r")?;
     user.sees("here\r\n")?;
-    place.host("kill", ["-9", user.client()?.as_str()])?;
+    place.host("kill", ["-9", &user.child.id().to_string()])?;
     user.ends()?;
     ensure!(ok(place, &["ps"])?.contains(" Up "));
-    let mut user = User::types(place, &["attach", "k"])?;
+    let mut user = User::types(place, &["attach", "c_k"])?;
     user.write("echo st''ill; exit 5\r")?;
     user.sees("still\r\n")?;
     ensure!(user.ends()?.code() == Some(5));
@@ -165,7 +159,7 @@ fn a_killed_client_leaves_the_container(place: &Place) -> Result<()> {
 
 fn a_lost_terminal_leaves_the_container(place: &Place) -> Result<()> {
     with_image(place)?;
-    let mut user = User::types(place, &["run", "-it", "--name", "k", "busybox", "sh"])?;
+    let mut user = User::types(place, &["run", "-it", "--name", "c_k", "busybox", "sh"])?;
     user.write("echo he''re\r")?;
     user.sees("here\r\n")?;
     let User {
@@ -176,7 +170,7 @@ fn a_lost_terminal_leaves_the_container(place: &Place) -> Result<()> {
     drop(keyboard);
     child.wait()?;
     ensure!(ok(place, &["ps"])?.contains(" Up "));
-    ok(place, &["rm", "-f", "k"])?;
+    ok(place, &["rm", "-f", "c_k"])?;
     assert_nothing(place)
 }
 
@@ -211,22 +205,24 @@ fn a_detached_terminal_is_logged(place: &Place) -> Result<()> {
             "run",
             "-dt",
             "--name",
-            "t",
+            "c_t",
             "busybox",
             "sh",
             "-c",
             "test -t 1 && echo yes",
         ],
     )?;
-    ok(place, &["wait", "t"])?;
-    ensure!(ok(place, &["logs", "t"])? == "yes\r\n");
-    ok(place, &["rm", "t"])?;
+    ok(place, &["wait", "c_t"])?;
+    ensure!(ok(place, &["logs", "c_t"])? == "yes\r\n");
+    ok(place, &["rm", "c_t"])?;
     assert_nothing(place)
 }
 
 fn what_is_piped_in_comes_out_whole(place: &Place) -> Result<()> {
     with_image(place)?;
-    let sent: Vec<u8> = (0..3_000_000u32).map(|n| (n * n >> 7) as u8).collect();
+    let sent: Vec<u8> = (0..3_000_000u32)
+        .map(|n| (n.wrapping_mul(n) >> 7) as u8)
+        .collect();
     let mut cat = command(
         place,
         &[
@@ -275,7 +271,7 @@ fn a_slow_reader_loses_nothing(place: &Place) -> Result<()> {
 fn a_reader_that_stops_does_not_hold_the_end_back(place: &Place) -> Result<()> {
     with_image(place)?;
     // More than a pipe and a socket hold: it can only end when its reader is gone.
-    let mut run = command(place, &["run", "--name", "s", "busybox", "seq", "300000"]);
+    let mut run = command(place, &["run", "--name", "c_s", "busybox", "seq", "300000"]);
     let mut run = run.stdout(Stdio::piped()).spawn()?;
     let mut first = [0; 2];
     let mut out = run.stdout.take().context("no pipe")?;
@@ -283,8 +279,8 @@ fn a_reader_that_stops_does_not_hold_the_end_back(place: &Place) -> Result<()> {
     ensure!(ok(place, &["ps"])?.contains(" Up "));
     drop(out);
     ensure!(run.wait()?.success());
-    ensure!(ok(place, &["logs", "--tail", "1", "s"])? == "300000\n");
-    ok(place, &["rm", "s"])?;
+    ensure!(ok(place, &["logs", "--tail", "1", "c_s"])? == "300000\n");
+    ok(place, &["rm", "c_s"])?;
     assert_nothing(place)
 }
 
@@ -293,11 +289,13 @@ fn signals_reach_the_container_unless_told_otherwise(place: &Place) -> Result<()
     let script = "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done";
     let mut run = command(
         place,
-        &["run", "--rm", "--name", "s", "busybox", "sh", "-c", script],
+        &[
+            "run", "--rm", "--name", "c_s", "busybox", "sh", "-c", script,
+        ],
     );
     let mut run = run.stdout(Stdio::null()).spawn()?;
-    await_there(place, "s")?;
-    await_log(place, "s", "ready", 1)?;
+    await_there(place, "c_s")?;
+    await_log(place, "c_s", "ready", 1)?;
     place.host("kill", [run.id().to_string()])?;
     ensure!(run.wait()?.code() == Some(5));
     let mut run = command(
@@ -306,7 +304,7 @@ fn signals_reach_the_container_unless_told_otherwise(place: &Place) -> Result<()
             "run",
             "--sig-proxy=false",
             "--name",
-            "s",
+            "c_s",
             "busybox",
             "sh",
             "-c",
@@ -314,12 +312,12 @@ fn signals_reach_the_container_unless_told_otherwise(place: &Place) -> Result<()
         ],
     );
     let mut run = run.stdout(Stdio::null()).spawn()?;
-    await_there(place, "s")?;
-    await_log(place, "s", "ready", 1)?;
+    await_there(place, "c_s")?;
+    await_log(place, "c_s", "ready", 1)?;
     place.host("kill", [run.id().to_string()])?;
     ensure!(run.wait()?.code().is_none(), "it died of the signal");
     ensure!(ok(place, &["ps"])?.contains(" Up "));
-    ok(place, &["rm", "-f", "s"])?;
+    ok(place, &["rm", "-f", "c_s"])?;
     assert_nothing(place)
 }
 
@@ -337,9 +335,9 @@ fn attach_shows_output_and_gives_the_status(place: &Place) -> Result<()> {
     let script = "read line; echo got $line; echo err >&2; exit 6";
     ok(
         place,
-        &["run", "-di", "--name", "a", "busybox", "sh", "-c", script],
+        &["run", "-di", "--name", "c_a", "busybox", "sh", "-c", script],
     )?;
-    let mut attach = command(place, &["attach", "a"]);
+    let mut attach = command(place, &["attach", "c_a"]);
     let mut attach = attach
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -356,8 +354,8 @@ fn attach_shows_output_and_gives_the_status(place: &Place) -> Result<()> {
         output.stdout == b"got hello\n" && output.stderr == b"err\n",
         "{output:?}"
     );
-    refused(place, &["attach", "a"], 1)?;
-    ok(place, &["rm", "a"])?;
+    refused(place, &["attach", "c_a"], 1)?;
+    ok(place, &["rm", "c_a"])?;
     assert_nothing(place)
 }
 
@@ -365,9 +363,9 @@ fn exec_has_terminals_users_and_backgrounds(place: &Place) -> Result<()> {
     with_image(place)?;
     ok(
         place,
-        &["run", "-d", "--name", "e", "busybox", "sleep", "1000"],
+        &["run", "-d", "--name", "c_e", "busybox", "sleep", "1000"],
     )?;
-    let mut user = User::types(place, &["exec", "-it", "e", "sh"])?;
+    let mut user = User::types(place, &["exec", "-it", "c_e", "sh"])?;
     user.write("test -t 0 && echo tty$((3+4)); exit 2\r")?;
     user.sees("\ntty7\r\n")?;
     ensure!(user.ends()?.code() == Some(2));
@@ -377,35 +375,35 @@ fn exec_has_terminals_users_and_backgrounds(place: &Place) -> Result<()> {
             "exec",
             "-u",
             "joe",
-            "e",
+            "c_e",
             "sh",
             "-c",
             "id -u; id -g; echo $HOME",
         ],
     )?;
     ensure!(said == "7\n8\n/\n", "{said:?}");
-    ensure!(ok(place, &["exec", "-u", "9:joe", "e", "true"]).is_err());
-    let said = refused(place, &["exec", "-u", "nobody", "e", "true"], 125)?;
+    ensure!(ok(place, &["exec", "-u", "9:joe", "c_e", "true"]).is_err());
+    let said = refused(place, &["exec", "-u", "nobody", "c_e", "true"], 125)?;
     ensure!(said.contains("nobody"), "{said}");
     // A link of the container does not lead to the host's users.
     ok(
         place,
         &[
             "exec",
-            "e",
+            "c_e",
             "sh",
             "-c",
             "mv /etc/passwd /p; echo sly:x:1:1:: >/etc/sly; ln -s ../../../etc/sly /etc/passwd",
         ],
     )?;
-    ensure!(ok(place, &["exec", "-u", "sly", "e", "id", "-u"])? == "1\n");
+    ensure!(ok(place, &["exec", "-u", "sly", "c_e", "id", "-u"])? == "1\n");
     ensure!(
         ok(
             place,
             &[
                 "exec",
                 "-d",
-                "e",
+                "c_e",
                 "sh",
                 "-c",
                 "echo done >/done; exec sleep 1000"
@@ -413,7 +411,7 @@ fn exec_has_terminals_users_and_backgrounds(place: &Place) -> Result<()> {
         )?
         .is_empty()
     );
-    while sc(place, &["exec", "e", "test", "-s", "/done"])?
+    while sc(place, &["exec", "c_e", "test", "-s", "/done"])?
         .status
         .code()
         != Some(0)
@@ -428,18 +426,18 @@ fn exec_has_terminals_users_and_backgrounds(place: &Place) -> Result<()> {
         &[
             "exec",
             "--privileged",
-            "e",
+            "c_e",
             "grep",
             "CapEff",
             "/proc/self/status",
         ],
     )?;
     ensure!(said.contains(full.trim()), "{said} {full}");
-    let mut cat = command(place, &["exec", "-i", "e", "cat"]);
+    let mut cat = command(place, &["exec", "-i", "c_e", "cat"]);
     let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     cat.stdin.take().context("no pipe")?.write_all(b"through")?;
     ensure!(text(cat.wait_with_output()?)? == "through");
-    ok(place, &["rm", "-f", "e"])?;
+    ok(place, &["rm", "-f", "c_e"])?;
     assert_nothing(place)
 }
 
@@ -448,9 +446,9 @@ fn logs_are_cut_by_time_and_number(place: &Place) -> Result<()> {
     let script = "echo one; sleep 0.2; echo two; sleep 0.2; echo three";
     ok(
         place,
-        &["run", "--name", "l", "busybox", "sh", "-c", script],
+        &["run", "--name", "c_l", "busybox", "sh", "-c", script],
     )?;
-    let all = ok(place, &["logs", "-t", "l"])?;
+    let all = ok(place, &["logs", "-t", "c_l"])?;
     let times: Vec<&str> = all
         .lines()
         .filter_map(|line| line.split(' ').next())
@@ -462,11 +460,11 @@ fn logs_are_cut_by_time_and_number(place: &Place) -> Result<()> {
         (&["--tail", "0"], ""),
         (&["--until", "1h"], ""),
     ] {
-        let args = [&["logs"], options, &["l"]].concat();
+        let args = [&["logs"], options, &["c_l"]].concat();
         ensure!(ok(place, &args)? == expected, "{options:?}");
     }
-    refused(place, &["logs", "--since", "yesterday", "l"], 1)?;
-    ok(place, &["rm", "l"])?;
+    refused(place, &["logs", "--since", "yesterday", "c_l"], 1)?;
+    ok(place, &["rm", "c_l"])?;
     assert_nothing(place)
 }
 
@@ -475,7 +473,7 @@ fn logs_rotate_and_are_read_across(place: &Place) -> Result<()> {
     let size = ["--log-opt", "max-size=4k", "--log-opt", "max-file=3"];
     let run = |script: &'static str| {
         let args = [
-            &["run", "-d", "--name", "r"],
+            &["run", "-d", "--name", "c_r"],
             &size[..],
             &["busybox", "sh", "-c", script],
         ];
@@ -483,7 +481,7 @@ fn logs_rotate_and_are_read_across(place: &Place) -> Result<()> {
     };
     // Slow enough for a reader to keep up with, and many more lines than files keep.
     let id = run("for n in $(seq 600); do echo $n; test $((n % 20)) != 0 || sleep 0.02; done")?;
-    let followed = ok(place, &["logs", "-f", "r"])?;
+    let followed = ok(place, &["logs", "-f", "c_r"])?;
     let numbers: Vec<u32> = followed.lines().map(str::parse).collect::<Result<_, _>>()?;
     ensure!(numbers.last() == Some(&600), "{followed}");
     ensure!(
@@ -499,12 +497,12 @@ fn logs_rotate_and_are_read_across(place: &Place) -> Result<()> {
         ensure!(dir.join(name).exists() == there, "{name}");
     }
     ensure!(fs::metadata(dir.join("log.json.1"))?.len() <= 4096);
-    let kept = ok(place, &["logs", "r"])?;
+    let kept = ok(place, &["logs", "c_r"])?;
     let kept: Vec<u32> = kept.lines().map(str::parse).collect::<Result<_, _>>()?;
     ensure!(kept.last() == Some(&600) && kept.windows(2).all(|pair| pair[0] + 1 == pair[1]));
-    ok(place, &["rm", "r"])?;
+    ok(place, &["rm", "c_r"])?;
     for bad in ["max-size=x", "max-file=0", "max-file=2", "colour=red"] {
-        refused(place, &["run", "--log-opt", bad, "busybox"], 125)?;
+        refused(place, &["run", "--log-opt", bad, "busybox", "true"], 125)?;
     }
     assert_nothing(place)
 }
@@ -518,16 +516,16 @@ fn a_container_may_keep_no_log(place: &Place) -> Result<()> {
             "--log-driver",
             "none",
             "--name",
-            "n",
+            "c_n",
             "busybox",
             "echo",
             "shown",
         ],
     )?;
     ensure!(said == "shown\n");
-    let said = refused(place, &["logs", "n"], 1)?;
+    let said = refused(place, &["logs", "c_n"], 1)?;
     ensure!(said.contains("--log-driver none"), "{said}");
-    ok(place, &["rm", "n"])?;
+    ok(place, &["rm", "c_n"])?;
     assert_nothing(place)
 }
 
@@ -537,7 +535,7 @@ fn the_journal_keeps_logs(place: &Place) -> Result<()> {
     let args = [
         "run",
         "--name",
-        "j",
+        "c_j",
         "--log-driver",
         "journald",
         "busybox",
@@ -547,12 +545,12 @@ fn the_journal_keeps_logs(place: &Place) -> Result<()> {
     if !std::path::Path::new("/run/systemd/journal/socket").exists() {
         let said = refused(place, &args, 125)?;
         ensure!(said.contains("/run/systemd/journal/socket"), "{said}");
-        ok(place, &["rm", "j"])?;
+        ok(place, &["rm", "c_j"])?;
         return assert_nothing(place);
     }
     ok(place, &args)?;
     place.host("journalctl", ["--sync"])?;
-    ensure!(ok(place, &["logs", "j"])? == "into the journal\n");
-    ok(place, &["rm", "j"])?;
+    ensure!(ok(place, &["logs", "c_j"])? == "into the journal\n");
+    ok(place, &["rm", "c_j"])?;
     assert_nothing(place)
 }

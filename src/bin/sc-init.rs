@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, tcsetpgrp};
+use simplecontainer::sys::process::unblock_signals_in;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
@@ -21,13 +22,16 @@ fn main() -> ExitCode {
         eprintln!("sc-init: which program? sc-init -- PROGRAM ARGS...");
         return ExitCode::from(127);
     };
-    // Before there is a child: none of its signals may be missed. It begins with none blocked.
+    // Before there is a child: none of its signals may be missed.
     let handed = signals();
     if let Err(e) = handed.thread_block() {
         eprintln!("sc-init: sigprocmask: {e}");
         return ExitCode::from(125);
     }
-    let child = match Command::new(program).args(args).process_group(0).spawn() {
+    let mut command = Command::new(program);
+    command.args(args).process_group(0);
+    unblock_signals_in(&mut command);
+    let child = match command.spawn() {
         Ok(child) => Pid::from_raw(child.id() as i32),
         Err(e) => {
             eprintln!("sc-init: exec {program:?}: {e}");

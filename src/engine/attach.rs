@@ -236,7 +236,7 @@ enum End {
     Lost,
 }
 
-/// From here on they are read, not died of. Children begin with none blocked.
+/// From here on they are read, not died of.
 fn listen(wanted: &Wanted) -> Result<SignalFd> {
     let mut set = SigSet::empty();
     if wanted.signals {

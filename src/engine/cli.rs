@@ -75,6 +75,9 @@ enum Verb {
     Ps(ps::Ps),
     Logs(logs::Logs),
     Inspect(inspect::Inspect),
+    Port(port::PortVerb),
+    #[command(visible_alias = "networks")]
+    Network(network::Network),
     Cp(cp::Cp),
     Diff(diff::Diff),
     Commit(commit::Commit),
@@ -141,6 +144,8 @@ impl Verb {
             Verb::Ps(verb) => verb.run(global),
             Verb::Logs(verb) => verb.run(global),
             Verb::Inspect(verb) => verb.run(global),
+            Verb::Port(verb) => verb.run(global),
+            Verb::Network(verb) => verb.run(global),
             Verb::Cp(verb) => verb.run(global),
             Verb::Diff(verb) => verb.run(global),
             Verb::Commit(verb) => verb.run(global),
@@ -197,7 +202,7 @@ impl std::error::Error for WithStatus {}
 pub fn main(mut argv: Vec<OsString>) -> ExitCode {
     // Modes are what is said where a file is made.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    if let Some(status) = monitor(&argv) {
+    if let Some(status) = beside(&argv) {
         return status;
     }
     let at = verb_at(&argv);
@@ -223,16 +228,21 @@ pub fn main(mut argv: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// `sc --root ROOT monitor ID`, the process beside a container: it lives long, and parses no more than it needs.
-fn monitor(argv: &[OsString]) -> Option<ExitCode> {
-    let [_, option, root, verb, id] = argv else {
+/// `sc --root ROOT monitor ID` and `resolver NETWORK`, the processes beside a container and a network: they live long,
+/// and parse no more than they need.
+fn beside(argv: &[OsString]) -> Option<ExitCode> {
+    let [_, option, root, verb, whose] = argv else {
         return None;
     };
-    if option != "--root" || verb != "monitor" {
+    let run = match verb.to_str() {
+        Some("monitor") => super::monitor::run,
+        Some("resolver") => super::network::resolver::serve,
+        _ => return None,
+    };
+    if option != "--root" {
         return None;
     }
-    let run = Home::open(Some(root.as_ref()))
-        .and_then(|home| super::monitor::run(&home, &id.to_string_lossy()));
+    let run = Home::open(Some(root.as_ref())).and_then(|home| run(&home, &whose.to_string_lossy()));
     Some(run.unwrap_or(1).into())
 }
 

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// What `sc run` may change.
 #[derive(Debug, Default)]
@@ -91,6 +92,21 @@ pub fn strings(value: &Value) -> Vec<String> {
 pub fn share(config: &mut Value, kind: &str) {
     if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
         namespaces.retain(|namespace| namespace["type"] != kind);
+    }
+}
+
+/// A network namespace that is there before the container: sysctls are for it only if it is the container's own.
+pub fn join_network(config: &mut Value, path: &Path, own: bool) {
+    match own {
+        true => {
+            share(config, "network");
+            // docker's: ports below 1024 are nothing special in a network that has no other users.
+            config["linux"]["sysctl"]["net.ipv4.ip_unprivileged_port_start"] = json!("0");
+        }
+        false => share_network(config),
+    }
+    if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
+        namespaces.push(json!({ "type": "network", "path": path }));
     }
 }
 

@@ -3,6 +3,7 @@
 //! What is wanted is written into the record first, under its lock: a monitor looks there after it has made a process
 //! and before it starts one, so either it sees the wish, or we see its process.
 
+use super::network::live;
 use super::now::{self, Now};
 use super::record::{Home, Record};
 use super::{attach, events, monitor, programs};
@@ -133,12 +134,12 @@ pub fn remove(home: &Home, record: &Record, force: bool) -> Result<()> {
     home.remove(&record.id)
 }
 
-/// The runtime's part, where it knows of the container.
+/// The runtime's part, where it knows of the container, and the network's.
 fn forget(home: &Home, record: &Record) -> Result<()> {
-    match home.state.join(&record.id).exists() {
-        true => programs::call(home, record, &["delete", "--force", &record.id]),
-        false => Ok(()),
+    if home.state.join(&record.id).exists() {
+        programs::call(home, record, &["delete", "--force", &record.id])?;
     }
+    live::clear(home, &home.dir(&record.id))
 }
 
 /// The runtime's state of a container without a record, with the runtime that sc would have taken.

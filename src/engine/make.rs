@@ -1,8 +1,8 @@
 //! How does what was typed to `create` and `run` become a container that is there and has not started?
 
 use super::config::{self, Wishes};
+use super::network::wanted::Mode;
 use super::options::image::{Missing, When};
-use super::options::network::Kind;
 use super::options::{image, lifecycle, limits, mounts, namespaces, network, process, security};
 use super::programs;
 use super::record::{Home, Record, short};
@@ -87,7 +87,7 @@ impl Make {
             terminal: self.process.tty,
             interactive: self.process.interactive,
             stdin_once: self.process.interactive && !detached,
-            network: self.network.name().to_owned(),
+            networks: self.network.wanted(home, image.is_none())?,
             runtime: self.runtime()?,
             systemd_cgroup: self.cgroup.systemd_cgroup,
             ..Record::default()
@@ -104,7 +104,7 @@ impl Make {
                     (self.adopt(command, dir)?, Vec::new())
                 }
             };
-            self.complete(&mut config, wishes, dir, record, image.is_some())?;
+            self.complete(&mut config, wishes, home, dir, record, image.is_some())?;
             record.joins = self.namespaces.apply(&mut config, home)?;
             record.mounts = self.mounts.wanted(home, &volumes)?;
             if mounts::Mounts::names_volumes(&record.mounts) {
@@ -166,7 +166,6 @@ impl Make {
     fn wishes(&self) -> Result<Wishes> {
         let mut wishes = Wishes::default();
         self.process.wish(&mut wishes)?;
-        self.network.wish(&mut wishes);
         Ok(wishes)
     }
 
@@ -301,17 +300,26 @@ impl Make {
         &self,
         config: &mut Value,
         mut wishes: Wishes,
+        home: &Home,
         dir: &Path,
-        record: &Record,
+        record: &mut Record,
         image: bool,
     ) -> Result<()> {
+        let mode = record.networks.mode.clone();
+        wishes.host_network = mode == Mode::Host;
         if image {
             let hostname = wishes
                 .hostname
                 .get_or_insert_with(|| short(&record.id).to_owned())
                 .clone();
-            identify(config, dir, &hostname, self.network.network)?;
+            let exposed = config["annotations"]["org.opencontainers.image.exposedPorts"].as_str();
+            (self.network).publish_exposed(&mut record.networks, exposed.unwrap_or_default())?;
+            record.networks.hostname = hostname.clone();
+            identify(config, home, dir, &mode)?;
             wishes.env.insert(0, format!("HOSTNAME={hostname}"));
+        }
+        if mode.is_prepared() {
+            config::join_network(config, &dir.join("netns"), mode.is_own());
         }
         config::apply(config, &wishes)?;
         self.process.apply(config)?;
@@ -339,23 +347,18 @@ fn put_init_before(config: &mut Value) -> Result<()> {
     Ok(())
 }
 
-/// /etc/hosts, /etc/hostname and /etc/resolv.conf: the host's where the network is.
-fn identify(config: &mut Value, dir: &Path, hostname: &str, network: Kind) -> Result<()> {
-    let host = |path: &str| match network {
-        Kind::Host => fs::read_to_string(path).unwrap_or_default(),
-        Kind::None => String::new(),
+/// /etc/hosts, /etc/hostname and /etc/resolv.conf: files that are filled when the container starts, or those of the
+/// container whose network it shares.
+fn identify(config: &mut Value, home: &Home, dir: &Path, mode: &Mode) -> Result<()> {
+    let of = match mode {
+        Mode::Container(id) => home.dir(id),
+        _ => dir.to_owned(),
     };
-    let hosts = format!(
-        "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost\n{}",
-        host("/etc/hosts")
-    );
-    for (name, text) in [
-        ("hosts", hosts),
-        ("hostname", format!("{hostname}\n")),
-        ("resolv.conf", host("/etc/resolv.conf")),
-    ] {
-        let path = dir.join(name);
-        fs::write(&path, text)?;
+    for name in ["hosts", "hostname", "resolv.conf"] {
+        let path = of.join(name);
+        if of == dir {
+            fs::write(&path, "")?;
+        }
         config::add_mount(
             config,
             json!({ "destination": format!("/etc/{name}"), "type": "bind", "source": path, "options": ["bind", "rprivate"] }),

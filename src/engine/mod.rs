@@ -11,6 +11,7 @@
 //! - [`programs`]: sc-runtime and sc-image, and what they answer.
 //! - [`options`]: what `create` and `run` may be asked for; [`make`]: a container of that.
 //! - [`config`]: how options change a config.json; [`seccomp`]: docker's profiles; pure.
+//! - [`network`]: networks, addresses, published ports, names.
 //! - [`mounts`]: what `-v` and its like ask for; [`volumes`]: which there are; [`inside`]: paths of a container.
 //! - [`rootfs`]: a container's root, mounted; [`rootless`]: what is different for an ordinary user.
 //! - [`monitor`]: the process beside a running container; [`attach`]: who is connected to it; [`wire`]: what they
@@ -32,6 +33,7 @@ pub mod log;
 pub mod make;
 pub mod monitor;
 pub mod mounts;
+pub mod network;
 pub mod now;
 pub mod options;
 pub mod programs;

@@ -2,6 +2,7 @@
 
 use super::cli::{Global, WithStatus};
 use super::record::{Home, Record};
+use crate::sys::process;
 use anyhow::{Context, Result, bail};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -105,6 +106,8 @@ pub fn runtime(home: &Home, record: &Record) -> Command {
     let mut command = Command::new(&record.runtime);
     command.arg("--root").arg(&home.state);
     command.args(record.systemd_cgroup.then_some("--systemd-cgroup"));
+    // A monitor has some blocked.
+    process::unblock_signals_in(&mut command);
     command
 }
 

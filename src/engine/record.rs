@@ -16,6 +16,7 @@
 
 use super::events::{self, Event};
 use super::mounts::Mount;
+use super::network::wanted::Wanted;
 use super::rootless;
 use crate::clock;
 use crate::sys::file;
@@ -43,7 +44,7 @@ pub struct Record {
     /// stdin ends with the first client that has it.
     pub stdin_once: bool,
     pub remove: bool,
-    pub network: String,
+    pub networks: Wanted,
     pub runtime: PathBuf,
     pub stop_signal: String,
     /// Seconds; 10 where none was asked for.
@@ -433,7 +434,8 @@ impl Home {
             }
             // Gone meanwhile: not ours to remove.
             let Ok(own) = File::open(&dir) else { continue };
-            if file::try_lock(own.as_fd())? {
+            // Its maker may have finished between the two looks.
+            if file::try_lock(own.as_fd())? && !dir.join("record.json").exists() {
                 rootless::remove_tree(&dir)?;
             }
         }
@@ -597,7 +599,7 @@ fn is_hex(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn random() -> Result<[u8; 32]> {
+pub fn random() -> Result<[u8; 32]> {
     let mut bytes = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)

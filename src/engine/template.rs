@@ -51,8 +51,10 @@ impl Template {
                 Part::Text(plain) => text += plain,
                 Part::Field { how, path, key } => {
                     let mut value = look_up(object, path)?;
+                    let found;
                     if let Some(key) = key {
-                        value = value.get(key).unwrap_or(&Value::Null);
+                        found = keyed(value, key);
+                        value = &found;
                     }
                     text += &shown(value, *how)?;
                 }
@@ -125,6 +127,18 @@ fn look_up<'a>(object: &'a Value, path: &[String]) -> Result<&'a Value> {
     Ok(value)
 }
 
+/// In an object, or in the labels of a list: `a=b,c=d`.
+fn keyed(value: &Value, key: &str) -> Value {
+    match value {
+        Value::String(list) => {
+            let mut pairs = list.split(',').filter_map(|pair| pair.split_once('='));
+            let found = pairs.find(|(name, _)| *name == key);
+            found.map_or(Value::Null, |(_, value)| value.into())
+        }
+        other => other.get(key).cloned().unwrap_or_default(),
+    }
+}
+
 fn shown(value: &Value, how: How) -> Result<String> {
     let plain = match value {
         Value::String(text) => text.clone(),
@@ -146,8 +160,7 @@ mod tests {
 
     #[test]
     fn fields_are_put_in_their_places() {
-        let object =
-            json!({ "ID": "1f", "State": { "Pid": 7, "Status": "up" }, "Labels": { "a.b": "c" } });
+        let object = json!({ "ID": "1f", "State": { "Pid": 7, "Status": "up" }, "Labels": { "a.b": "c" }, "List": "x=1,y=2" });
         for (template, expected) in [
             ("{{.ID}}", "1f"),
             (r"{{ .ID }}\t{{.State.Pid}}", "1f\t7"),
@@ -156,6 +169,7 @@ mod tests {
             (r#"{{index .Labels "a.b"}}"#, "c"),
             (r#"{{.Label "a.b"}}"#, "c"),
             (r#"{{.Label "none"}}"#, ""),
+            (r#"{{index .List "y"}}"#, "2"),
             ("plain", "plain"),
             ("", ""),
         ] {

@@ -5,8 +5,8 @@
 
 use super::error::{Call, Error, Result};
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType};
-use std::os::fd::{AsRawFd, OwnedFd};
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
@@ -25,14 +25,9 @@ pub struct Message {
 impl Route {
     /// A socket of the network namespace that the calling thread is in.
     pub fn open() -> Result<Self> {
-        nix::sys::socket::socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkRoute,
-        )
-        .map(Route)
-        .call("socket", || "AF_NETLINK, NETLINK_ROUTE".to_owned())
+        open(SockProtocol::NetlinkRoute)
+            .map(Route)
+            .call("socket", || "AF_NETLINK, NETLINK_ROUTE".to_owned())
     }
 
     /// Gives an order and waits until it is carried out. `name` and `args` are for the error.
@@ -47,6 +42,21 @@ impl Route {
         self.exchange(kind, libc::NLM_F_ACK | flags, body)
             .map(drop)
             .call(name, args)
+    }
+
+    /// Asks for one thing; `None` when there is no such thing.
+    pub fn ask(
+        &self,
+        name: &'static str,
+        args: impl Fn() -> String,
+        kind: u16,
+        body: &[u8],
+    ) -> Result<Option<Message>> {
+        match self.exchange(kind, libc::NLM_F_ACK, body) {
+            Ok(answer) => Ok(answer.into_iter().next()),
+            Err(Errno::ENODEV | Errno::ENOENT | Errno::ESRCH) => Ok(None),
+            Err(errno) => Err(Error::new(name, args(), errno)),
+        }
     }
 
     /// Everything there is of a kind (NLM_F_DUMP): RTM_GETLINK, RTM_GETADDR.
@@ -97,6 +107,62 @@ impl Route {
             }
         }
     }
+}
+
+fn open(protocol: SockProtocol) -> nix::Result<OwnedFd> {
+    nix::sys::socket::socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        protocol,
+    )
+}
+
+/// A socket that is told of every network device that changes or goes (RTMGRP_LINK).
+pub fn watch_links() -> Result<OwnedFd> {
+    let args = || "AF_NETLINK, RTMGRP_LINK".to_owned();
+    let socket = open(SockProtocol::NetlinkRoute).call("socket", args)?;
+    let groups = NetlinkAddr::new(0, libc::RTMGRP_LINK as u32);
+    nix::sys::socket::bind(socket.as_raw_fd(), &groups).call("bind", args)?;
+    Ok(socket)
+}
+
+/// The kinds (RTM_*) of what such a socket has to tell now. What was lost for want of room (ENOBUFS) is as good
+/// as told: 0.
+pub fn told(socket: BorrowedFd) -> Result<Vec<u16>> {
+    let mut buffer = vec![0; 64 * 1024];
+    let flags = MsgFlags::MSG_DONTWAIT;
+    match retry(|| nix::sys::socket::recv(socket.as_raw_fd(), &mut buffer, flags)) {
+        Ok(length) => {
+            let (mut kinds, mut rest) = (Vec::new(), &buffer[..length]);
+            while let Some((message, _, after)) = first(rest) {
+                kinds.push(message.kind);
+                rest = after;
+            }
+            Ok(kinds)
+        }
+        Err(Errno::EAGAIN) => Ok(Vec::new()),
+        Err(Errno::ENOBUFS) => Ok(vec![0]),
+        Err(errno) => Err(Error::new("recv", "RTMGRP_LINK", errno)),
+    }
+}
+
+/// Does nftables have a table of the family inet with this name? Of the calling thread's network namespace.
+pub fn has_table(name: &str) -> Result<bool> {
+    const GETTABLE: u16 = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8 | libc::NFT_MSG_GETTABLE as u16;
+    let socket = open(SockProtocol::NetlinkNetFilter)
+        .map(Route)
+        .call("socket", || "AF_NETLINK, NETLINK_NETFILTER".to_owned())?;
+    // struct nfgenmsg: family, version, resource.
+    let mut body = vec![libc::NFPROTO_INET as u8, 0, 0, 0];
+    put(
+        &mut body,
+        1, /* NFTA_TABLE_NAME */
+        &[name.as_bytes(), b"\0"].concat(),
+    );
+    let args = || format!("NFT_MSG_GETTABLE, inet {name}");
+    let found = socket.ask("send", args, GETTABLE, &body)?;
+    Ok(found.is_some())
 }
 
 /// The first message of `bytes`, its flags, and what comes after it.

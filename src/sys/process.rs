@@ -491,6 +491,21 @@ pub fn default_signals(ignored: u64) -> Result<()> {
     Ok(())
 }
 
+/// The program that `command` executes begins with no signal blocked: std hands on what this thread blocks.
+pub fn unblock_signals_in(command: &mut std::process::Command) {
+    use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+    use std::os::unix::process::CommandExt;
+    let unblock = || {
+        Ok(sigprocmask(
+            SigmaskHow::SIG_SETMASK,
+            Some(&SigSet::empty()),
+            None,
+        )?)
+    };
+    // SAFETY: what runs between fork and exec is one sigprocmask(2), async-signal-safe, on the stack only.
+    unsafe { command.pre_exec(unblock) };
+}
+
 /// Ends this process at once, without destructors or exit handlers: a clone must not run those of
 /// the program it was cloned from.
 pub fn exit_now(status: i32) -> ! {

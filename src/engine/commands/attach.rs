@@ -16,7 +16,7 @@ pub struct Attach {
     #[arg(long)]
     no_stdin: bool,
     #[command(flatten)]
-    how: options::attach::Attach,
+    how: options::attach::Attachment,
     /// Name, id or beginning of the id
     container: String,
 }

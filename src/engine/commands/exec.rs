@@ -125,7 +125,8 @@ impl Exec {
             add("--cwd", dir.clone());
         }
         if self.privileged {
-            for cap in caps::runtime::thread_all_supported() {
+            // What we lack ourselves, nobody can be given.
+            for cap in caps::read(None, caps::CapSet::Permitted)? {
                 add("--cap", cap.to_string());
             }
         }

@@ -2,6 +2,7 @@
 
 use crate::engine::cli::{Global, tell};
 use crate::engine::log;
+use crate::engine::network::claim::Given;
 use crate::engine::now::{self, Now};
 use crate::engine::options::mounts::described;
 use crate::engine::programs;
@@ -9,8 +10,9 @@ use crate::engine::record::{Home, Record, Restart};
 use crate::engine::template::Template;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 
 /// Print all that is known of containers or images, as JSON
@@ -98,6 +100,42 @@ fn image(home: &Home, name: &str) -> Result<Value> {
     all.pop().context("sc-image inspect said nothing")
 }
 
+/// docker's NetworkSettings: what it was given, while it runs.
+fn network(dir: &Path, record: &Record, alive: bool) -> Value {
+    let given = Given::load(dir).filter(|_| alive).unwrap_or_default();
+    let (mut networks, mut ports) = (Map::new(), Map::new());
+    for join in &record.networks.joins {
+        let own = given
+            .endpoints
+            .iter()
+            .find(|endpoint| endpoint.network == join.network);
+        networks.insert(join.network.clone(), json!({
+            "IPAddress": own.map(|own| own.address.to_string()).unwrap_or_default(),
+            "GlobalIPv6Address": own.and_then(|own| own.address6).map(|v6| v6.to_string()).unwrap_or_default(),
+            "MacAddress": own.map(|own| own.mac.as_str()).unwrap_or_default(),
+            "Aliases": join.aliases,
+        }));
+    }
+    for port in &given.ports {
+        let bindings = ports.entry(port.to_string()).or_insert_with(|| json!([]));
+        for place in port.addresses() {
+            let binding = json!({ "HostIp": place.ip(), "HostPort": place.port().to_string() });
+            bindings
+                .as_array_mut()
+                .into_iter()
+                .for_each(|all| all.push(binding.clone()));
+        }
+    }
+    let first = given.endpoints.first();
+    json!({
+        "IPAddress": first.map(|first| first.address.to_string()).unwrap_or_default(),
+        "Gateway": given.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+        "MacAddress": first.map(|first| first.mac.as_str()).unwrap_or_default(),
+        "Ports": ports,
+        "Networks": networks,
+    })
+}
+
 pub fn describe(home: &Home, record: &Record) -> Result<Value> {
     let now = now::now(home, record)?;
     let dir = home.dir(&record.id);
@@ -139,7 +177,7 @@ pub fn describe(home: &Home, record: &Record) -> Result<Value> {
             })),
         },
         "HostConfig": {
-            "NetworkMode": record.network,
+            "NetworkMode": record.networks.name(),
             "AutoRemove": record.remove,
             "RestartPolicy": { "Name": record.restart.name(), "MaximumRetryCount": restarts },
             "LogConfig": {
@@ -150,6 +188,7 @@ pub fn describe(home: &Home, record: &Record) -> Result<Value> {
             "ReadonlyRootfs": config["root"]["readonly"].as_bool().unwrap_or(false),
             "Resources": config["linux"]["resources"],
         },
+        "NetworkSettings": network(&dir, record, now.is_alive()),
         "Mounts": described(home, &record.mounts),
         "LogPath": log::rotated(&dir.join("log.json"), 0),
         "Bundle": dir.join("bundle"),

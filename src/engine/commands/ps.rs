@@ -3,6 +3,8 @@
 use crate::clock;
 use crate::engine::cli::{Global, tell};
 use crate::engine::filter::Filters;
+use crate::engine::network::claim::Given;
+use crate::engine::network::ports;
 use crate::engine::now::{self, Now};
 use crate::engine::record::{Home, Record, short};
 use crate::engine::table::{Column, Format};
@@ -136,10 +138,10 @@ impl Ps {
             "RunningFor": format!("{} ago", since(&record.created)),
             "State": now.word(),
             "Status": words(record, now),
-            "Ports": "",
+            "Ports": published(home, record, now),
             "Names": record.name,
             "Labels": labels.join(","),
-            "Networks": record.network,
+            "Networks": record.networks.name(),
             "LocalVolumes": "0",
             "Mounts": "",
             "Size": "0B",
@@ -148,6 +150,14 @@ impl Ps {
             row["Size"] = json!(show::size(size(&home.dir(&record.id).join("upper"))));
         }
         row
+    }
+}
+
+/// Known only while it runs: a free port was chosen at its start.
+fn published(home: &Home, record: &Record, now: &Now) -> String {
+    match now.is_alive() && !record.networks.ports.is_empty() {
+        true => ports::show(&Given::load(&home.dir(&record.id)).unwrap_or_default().ports),
+        false => String::new(),
     }
 }
 
@@ -173,7 +183,7 @@ fn matches(filters: &Filters, record: &Record, now: &Now) -> Result<bool> {
                     *now == Now::Exited(Some(wanted))
                 }
                 "ancestor" => is_of(&record.image, value),
-                "network" => record.network == *value,
+                "network" => record.networks.name().split(',').any(|name| name == value),
                 "health" => *value == health(record, now).unwrap_or("none"),
                 // Compared by time, elsewhere.
                 _ => true,

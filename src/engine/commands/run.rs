@@ -17,7 +17,7 @@ pub struct Run {
     #[arg(short, long)]
     detach: bool,
     #[command(flatten)]
-    attach: options::attach::Attach,
+    attach: options::attach::Attachment,
     #[command(flatten)]
     make: Make,
 }

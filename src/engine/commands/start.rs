@@ -17,7 +17,7 @@ pub struct Start {
     #[arg(short, long)]
     interactive: bool,
     #[command(flatten)]
-    how: options::attach::Attach,
+    how: options::attach::Attachment,
     /// Names, ids or beginnings of ids
     #[arg(value_name = "CONTAINER", required = true)]
     containers: Vec<String>,

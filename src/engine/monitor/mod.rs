@@ -13,6 +13,7 @@ use super::cli::WithStatus;
 use super::events::{self, Event};
 use super::inside;
 use super::log::Log;
+use super::network::live::Live;
 use super::now;
 use super::options::namespaces;
 use super::programs;
@@ -51,6 +52,8 @@ pub fn run(home: &Home, id: &str) -> Result<u8> {
     // A session of its own: the death of the terminal that typed `run` is not its death.
     nix::unistd::setsid().context("setsid")?;
     let starter = take_stdin()?;
+    // What the caller had open is not ours to keep: a pipe whose end somebody waits for, a terminal.
+    process::close_all_from(3, &mut [starter.as_fd()])?;
     match Monitor::new(home, id) {
         Ok(mut monitor) => {
             monitor.clients.add(starter);
@@ -92,6 +95,7 @@ struct Monitor {
     clients: Clients,
     signals: SignalFd,
     log: Log,
+    network: Live,
     mounted: Option<Rootfs>,
     run: Option<Run>,
     /// Rows and columns of the terminal.
@@ -129,7 +133,9 @@ impl Monitor {
         process::set_child_subreaper()?;
         let signals = listen()?;
         let dir = home.dir(id);
+        let mut network = Live::start(home, &record)?;
         let mounted = Rootfs::mount(&dir, &record)?;
+        network.place(&record)?;
         if let Some(rootfs) = &mounted {
             volumes::fill(home, &record, rootfs.path())?;
         }
@@ -142,6 +148,7 @@ impl Monitor {
             lock,
             ended,
             signals,
+            network,
             mounted,
             run: None,
             size: None,
@@ -158,6 +165,10 @@ impl Monitor {
 
     /// One life after another, until there shall be no other; the last one's exit status, or why there was none.
     fn lives(&mut self) -> Result<Option<u8>> {
+        for note in std::mem::take(&mut self.network.notes) {
+            let line = format!("sc: {}\n", crate::show::printable(&note));
+            self.clients.tell(&ToClient::Err(line.as_bytes()));
+        }
         self.clear()?;
         let mut wait = FIRST_WAIT;
         let mut exit = None;
@@ -199,6 +210,7 @@ impl Monitor {
     fn begin(&mut self) -> Result<()> {
         self.hear();
         self.join()?;
+        self.network.follow()?;
         let mut pair = stdio::open(&self.record)?;
         let theirs = std::mem::replace(
             &mut pair.theirs,
@@ -225,6 +237,7 @@ impl Monitor {
         let pidfd = pidfd::open(pid)?;
         let process = Process::of(pid)?;
         let ours = pair.finish()?;
+        self.network.connect_process(&self.record, pid)?;
         // From here on others find it, and what they wanted before is found by us.
         let process_now = Some(process);
         let record = self.change(|record| {
@@ -700,6 +713,7 @@ impl Monitor {
             // Of a container that is gone, nobody asks.
             let _ = self.change(|record| record.restarting = false);
         }
+        self.network.end();
         self.mounted = None;
         let _ = fs::remove_file("attach");
         if self.record.remove && !self.record.removing {
@@ -768,7 +782,7 @@ pub fn stop_signal(record: &Record) -> i32 {
     signal::number(&record.stop_signal).unwrap_or(libc::SIGTERM)
 }
 
-/// From here on they are read, not died of; children begin with none blocked.
+/// From here on they are read, not died of.
 fn listen() -> Result<SignalFd> {
     let mut set = SigSet::empty();
     for signal in [

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{ArgAction, Args};
 
 #[derive(Debug, Args)]
-pub struct Attach {
+pub struct Attachment {
     /// The keys that leave a terminal; empty for none
     #[arg(long, value_name = "KEYS", default_value = keys::DEFAULT)]
     detach_keys: String,
@@ -16,7 +16,7 @@ pub struct Attach {
     sig_proxy: bool,
 }
 
-impl Attach {
+impl Attachment {
     pub fn wanted(&self, record: &Record, stdin: bool) -> Result<Wanted> {
         Ok(Wanted {
             stdin: stdin && record.interactive,

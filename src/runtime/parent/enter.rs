@@ -131,7 +131,7 @@ fn spawn<'a>(order: &Order<'a>) -> Result<(ParentEnd, Pid, OwnedFd, Option<&'a U
         chroot,
     } = order.plan;
     let root = match chroot {
-        true => Some(root_of(order.record.pid)?),
+        true => Some(root_of(order)?),
         false => None,
     };
     let ignored_signals = sys::process::ignored_signals();
@@ -195,12 +195,14 @@ fn why_entering_fails(status: Status) -> &'static str {
 }
 
 /// The root directory of the container, for one that shares the host's mounts.
-fn root_of(pid: i32) -> Result<OwnedFd> {
-    let path = format!("/proc/{pid}/root");
+fn root_of(order: &Order) -> Result<OwnedFd> {
+    let path = format!("/proc/{}/root", order.record.pid);
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = nix::fcntl::open(path.as_str(), flags, Mode::empty())
         .call("open", || format!("{path:?}"))
         .context("find the container's root")?;
+    // It still lives, so the number was its own and not another's (pid reuse).
+    sys::pidfd::send_signal(order.init, 0).context("find the container's root")?;
     Ok(root)
 }
 

@@ -40,9 +40,10 @@ pub fn give(init: Pid, plan: &Plan, which: &[u32], end: &ParentEnd) -> Result<()
     }
     match sys::process::clone(0, None, false)? {
         Cloned::Child => {
-            let done = enter_mount_namespace(init).and_then(|()| {
-                for (mount, user) in &wanted {
-                    let tree = make(mount, user.map(|u| &users.open[u].1))?;
+            let done = own_descriptors(&wanted).and_then(|own| {
+                enter_mount_namespace(init)?;
+                for ((mount, user), own) in wanted.iter().zip(own) {
+                    let tree = make(mount, own, user.map(|u| &users.open[u].1))?;
                     end.give_tree(tree.as_fd())?;
                 }
                 Ok(())
@@ -59,6 +60,15 @@ pub fn give(init: Pid, plan: &Plan, which: &[u32], end: &ParentEnd) -> Result<()
             }
         }
     }
+}
+
+/// What lies in our mount namespace and not in init's.
+fn own_descriptors(wanted: &[(&Mount, Option<usize>)]) -> Result<Vec<Option<OwnedFd>>> {
+    let clone = |mount: &Mount| match mount.kind.own_descriptor() {
+        Some((source, recursive)) => Ok(Some(sys::mount::clone_tree(source, recursive)?)),
+        None => Ok(None),
+    };
+    wanted.iter().map(|(mount, _)| clone(mount)).collect()
 }
 
 fn open(path: &str, flags: OFlag) -> Result<OwnedFd> {
@@ -78,15 +88,18 @@ fn enter_mount_namespace(init: Pid) -> Result<()> {
     Ok(())
 }
 
-fn make(mount: &Mount, user: Option<&OwnedFd>) -> Result<OwnedFd> {
+fn make(mount: &Mount, own: Option<OwnedFd>, user: Option<&OwnedFd>) -> Result<OwnedFd> {
     let MountKind::Bind {
         source, recursive, ..
     } = &mount.kind
     else {
         bail!("init asked for the source of what is no bind");
     };
-    let tree =
-        sys::mount::clone_tree(source, *recursive).map_err(|e| sources::explain(e, *recursive))?;
+    let tree = match own {
+        Some(tree) => tree,
+        None => sys::mount::clone_tree(source, *recursive)
+            .map_err(|e| sources::explain(e, *recursive))?,
+    };
     if let (Some(map), Some(user)) = (mount.kind.id_mapped(), user) {
         sys::mount::map_ids(tree.as_fd(), map.recursive, user.as_fd())
             .map_err(|e| explain(e, map.recursive))

@@ -367,17 +367,23 @@ pub enum MountKind {
 }
 
 impl MountKind {
-    /// The source of a bind that only the parent can reach, and whether it is recursive: a
-    /// descriptor of the runtime's own.
-    pub fn source_of_parent(&self) -> Option<(&Path, bool)> {
+    /// The source of a bind that is a descriptor of the runtime's own, which means nothing in init's
+    /// mount namespace, and whether it is recursive.
+    pub fn own_descriptor(&self) -> Option<(&Path, bool)> {
         const OWN: [&str; 3] = ["/proc/self/fd", "/proc/thread-self/fd", "/dev/fd"];
         match self {
             MountKind::Bind {
-                source,
-                recursive,
-                id_map: None,
+                source, recursive, ..
             } if OWN.iter().any(|d| source.starts_with(d)) => Some((source, *recursive)),
             _ => None,
+        }
+    }
+
+    /// The same, where init inherits it: its ids are not mapped.
+    pub fn source_of_parent(&self) -> Option<(&Path, bool)> {
+        match self.id_mapped() {
+            None => self.own_descriptor(),
+            Some(_) => None,
         }
     }
 

@@ -1,0 +1,309 @@
+//! Which networks are there? `ROOT/networks/NAME.json` each; `bridge`, the default, is made when it is first used.
+
+use super::address::Subnet;
+use super::link;
+use crate::clock;
+use crate::engine::record::{Home, random};
+use crate::sys::netlink::Route;
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+/// The network that a container has when none is typed.
+pub const DEFAULT: &str = "bridge";
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definition {
+    pub name: String,
+    pub id: String,
+    pub created: String,
+    /// The bridge, and the table of nftables.
+    pub device: String,
+    pub subnet: Subnet,
+    pub gateway: IpAddr,
+    pub subnet6: Option<Subnet>,
+    pub gateway6: Option<IpAddr>,
+    /// Nothing goes out, nothing comes in.
+    pub internal: bool,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What `network create` may be asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Wish {
+    pub name: String,
+    pub subnet: Option<Subnet>,
+    pub gateway: Option<Ipv4Addr>,
+    pub subnet6: Option<Subnet>,
+    pub ipv6: bool,
+    pub internal: bool,
+    pub labels: BTreeMap<String, String>,
+}
+
+fn dir(home: &Home) -> PathBuf {
+    home.root.join("networks")
+}
+
+fn path(home: &Home, name: &str) -> PathBuf {
+    dir(home).join(format!("{name}.json"))
+}
+
+/// All of them, by name.
+pub fn list(home: &Home) -> Result<Vec<Definition>> {
+    let entries = match fs::read_dir(dir(home)) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.with_context(|| dir(home).display().to_string())?,
+    };
+    let mut all = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        if let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".json")) {
+            all.extend(load(home, name)?);
+        }
+    }
+    all.sort_by(|a: &Definition, b| a.name.cmp(&b.name));
+    Ok(all)
+}
+
+pub fn load(home: &Home, name: &str) -> Result<Option<Definition>> {
+    let path = path(home, name);
+    match fs::read(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        text => {
+            let parsed = serde_json::from_slice(&text.with_context(|| path.display().to_string())?);
+            Ok(Some(parsed.with_context(|| path.display().to_string())?))
+        }
+    }
+}
+
+/// By name, id, or the beginning of an id that only one has.
+pub fn find(home: &Home, wanted: &str) -> Result<Definition> {
+    check_name(wanted)?;
+    if let Some(network) = load(home, wanted)? {
+        return Ok(network);
+    }
+    let mut all = list(home)?;
+    all.retain(|network| network.id.starts_with(wanted));
+    match all.len() {
+        1 => Ok(all.remove(0)),
+        0 => bail!("no such network: {wanted}; `sc network ls` lists them"),
+        n => bail!("{wanted} is the beginning of {n} ids: type more of it"),
+    }
+}
+
+/// Decides what a network is to be, and saves it; the caller holds the locks.
+pub fn create(home: &Home, route: &Route, wish: Wish) -> Result<Definition> {
+    check_name(&wish.name)?;
+    ensure!(
+        !["none", "host", "container", "ns", "default", "pasta"].contains(&wish.name.as_str()),
+        "{:?} cannot be a network's name: it means something else",
+        wish.name
+    );
+    let others = list(home)?;
+    if others.iter().any(|other| other.name == wish.name) {
+        bail!(
+            "there is a network {:?} already: `sc network rm {0}` removes it",
+            wish.name
+        );
+    }
+    let network = plan(wish, &others, &link::routed(route)?, |name| {
+        Ok(link::find(route, name)?.is_some())
+    })?;
+    save(home, &network)?;
+    Ok(network)
+}
+
+/// The definition of a wish, among what there is.
+fn plan(
+    wish: Wish,
+    others: &[Definition],
+    routed: &[Subnet],
+    is_device: impl Fn(&str) -> Result<bool>,
+) -> Result<Definition> {
+    let random = random()?;
+    let own = others.iter();
+    let own: Vec<(Subnet, &str)> = own
+        .flat_map(|other| {
+            let all = [Some(other.subnet), other.subnet6];
+            all.into_iter()
+                .flatten()
+                .map(|subnet| (subnet, other.name.as_str()))
+        })
+        .collect();
+    let check = |subnet: &Subnet| -> Result<()> {
+        if let Some((_, name)) = own.iter().find(|(other, _)| other.overlaps(subnet)) {
+            bail!("--subnet {subnet}: it overlaps that of the network {name}: choose another");
+        }
+        if let Some(other) = routed.iter().find(|other| other.overlaps(subnet)) {
+            bail!("--subnet {subnet}: this host reaches {other} elsewhere: choose another");
+        }
+        Ok(())
+    };
+    let subnet = match wish.subnet {
+        Some(subnet) => {
+            ensure!(
+                subnet.is_v4() && subnet.prefix() <= 30,
+                "--subnet {subnet}: IPv4 and at most /30 is needed"
+            );
+            subnet
+        }
+        None => (0..=255u8)
+            .filter_map(|third| Subnet::around([10, 89, third, 0].into(), 24).ok())
+            .find(|subnet| check(subnet).is_ok())
+            .context("no free subnet in 10.89.0.0/16: choose one with --subnet")?,
+    };
+    check(&subnet)?;
+    let gateway = wish.gateway.map_or(subnet.host(1), IpAddr::from);
+    ensure!(
+        subnet.contains(gateway) && (1..=subnet.last_host()).contains(&subnet.host_of(gateway)),
+        "--gateway {gateway} is no address of a host in {subnet}"
+    );
+    // RFC 4193: a prefix that nobody else is likely to have.
+    let ula = || {
+        let mut bytes = [0; 16];
+        bytes[..6].copy_from_slice(&random[..6]);
+        bytes[0] = 0xfd;
+        Subnet::around(bytes.into(), 64)
+    };
+    let subnet6 = match (wish.subnet6, wish.ipv6) {
+        (Some(subnet), _) => {
+            ensure!(
+                subnet.prefix() <= 96,
+                "--subnet {subnet}: for IPv6 at most /96"
+            );
+            check(&subnet)?;
+            Some(subnet)
+        }
+        (None, true) => Some(ula()?),
+        (None, false) => None,
+    };
+    let mut device = None;
+    for number in 0..1000 {
+        let name = format!("sc{number}");
+        if !others.iter().any(|other| other.device == name) && !is_device(&name)? {
+            device = Some(name);
+            break;
+        }
+    }
+    Ok(Definition {
+        id: random.iter().map(|byte| format!("{byte:02x}")).collect(),
+        created: clock::now_nanos(),
+        device: device
+            .context("a thousand bridges are there: `sc network prune` removes what is unused")?,
+        gateway,
+        gateway6: subnet6.map(|subnet6| subnet6.host(subnet.host_of(gateway))),
+        subnet,
+        subnet6,
+        name: wish.name,
+        internal: wish.internal,
+        labels: wish.labels,
+    })
+}
+
+fn save(home: &Home, network: &Definition) -> Result<()> {
+    let dir = dir(home);
+    DirBuilder::new().mode(0o700).recursive(true).create(&dir)?;
+    let new = dir.join(format!("{}.new", network.name));
+    let path = path(home, &network.name);
+    fs::write(&new, serde_json::to_vec_pretty(network)?)
+        .and_then(|()| fs::rename(&new, &path))
+        .with_context(|| format!("write {}", path.display()))
+}
+
+pub fn forget(home: &Home, name: &str) -> Result<()> {
+    match fs::remove_file(path(home, name)) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        other => other.with_context(|| format!("remove the network {name}")),
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let fine = |c: u8| c.is_ascii_alphanumeric() || b"_.-".contains(&c);
+    let good = name.len() < 100 && name.bytes().all(fine);
+    ensure!(
+        good && name
+            .bytes()
+            .next()
+            .is_some_and(|c| c.is_ascii_alphanumeric()),
+        "{name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-]* is a network's name"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+impl Definition {
+    pub fn of_tests() -> Definition {
+        let wish = Wish {
+            name: "test".to_owned(),
+            ipv6: true,
+            ..Wish::default()
+        };
+        plan(wish, &[], &[], |_| Ok(false)).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str) -> Wish {
+        Wish {
+            name: name.to_owned(),
+            ..Wish::default()
+        }
+    }
+
+    #[test]
+    fn the_first_subnet_that_nobody_has_is_taken() {
+        let first = Definition::of_tests();
+        assert_eq!(first.subnet.to_string(), "10.89.0.0/24");
+        assert_eq!(first.gateway.to_string(), "10.89.0.1");
+        assert!(first.subnet6.unwrap().to_string().starts_with("fd"));
+        let routed = ["10.89.1.0/24".parse().unwrap()];
+        let second = plan(named("b"), &[first], &routed, |name| Ok(name == "sc1")).unwrap();
+        assert_eq!(
+            (second.subnet.to_string().as_str(), second.device.as_str()),
+            ("10.89.2.0/24", "sc2")
+        );
+        assert_eq!(second.subnet6, None);
+    }
+
+    #[test]
+    fn what_cannot_be_is_told() {
+        let subnet = |text: &str| Wish {
+            subnet: text.parse().ok(),
+            ..named("b")
+        };
+        let gateway = Wish {
+            gateway: Some([10, 1, 0, 255].into()),
+            ..subnet("10.1.0.0/24")
+        };
+        for (wish, message) in [
+            (
+                subnet("10.89.0.0/16"),
+                "--subnet 10.89.0.0/16: it overlaps that of the network test: choose another",
+            ),
+            (
+                subnet("192.168.0.0/16"),
+                "--subnet 192.168.0.0/16: this host reaches 192.168.7.0/24 elsewhere: choose another",
+            ),
+            (
+                subnet("10.1.0.0/31"),
+                "--subnet 10.1.0.0/31: IPv4 and at most /30 is needed",
+            ),
+            (
+                gateway,
+                "--gateway 10.1.0.255 is no address of a host in 10.1.0.0/24",
+            ),
+        ] {
+            let routed = ["192.168.7.0/24".parse().unwrap()];
+            let error = plan(wish, &[Definition::of_tests()], &routed, |_| Ok(false)).unwrap_err();
+            assert_eq!(format!("{error:#}"), message);
+        }
+    }
+}
