@@ -482,7 +482,7 @@ fn whoever_is_killed_leaves_whole_volumes_or_none(place: &Place) -> Result<()> {
         one.wait()?;
         // Its monitor too, if there is one.
         let monitors = format!(
-            "pkill -9 -f -- '--root {} monitor' || true",
+            "pkill -9 -f -- '--root {} [m]onitor' || true",
             place.store.display()
         );
         if n % 3 == 0 {
