@@ -125,7 +125,10 @@ impl Wanted {
                 return Ok(0);
             }
         }
-        while follow {
+        if !follow {
+            return Ok(0);
+        }
+        loop {
             // Its end closes the log, which wakes us.
             let goes_on = home.is_monitored(&record.id);
             while let Some(line) = log.next()? {
@@ -134,11 +137,10 @@ impl Wanted {
                 }
             }
             if !goes_on || self.until.is_some_and(|until| clock::nanos() > until) {
-                break;
+                return Ok(0);
             }
             watch.read_events()?;
         }
-        Ok(0)
     }
 
     fn is_in_time(&self, text: &str) -> Result<bool> {

@@ -85,23 +85,18 @@ impl Ps {
             false => self.last,
         };
         let records = home.list()?;
-        let newest =
-            |key: &str, take: fn(i64, i64) -> bool| -> Result<Box<dyn Fn(&Record) -> bool>> {
-                let Some(name) = filters.first(key) else {
-                    return Ok(Box::new(|_| true));
-                };
-                let of = clock::parse_nanos(&home.find(name)?.created).unwrap_or(0);
-                Ok(Box::new(move |record| {
-                    take(clock::parse_nanos(&record.created).unwrap_or(0), of)
-                }))
-            };
-        let before = newest("before", |own, other| own < other)?;
-        let since = newest("since", |own, other| own > other)?;
+        let created = |record: &Record| clock::parse_nanos(&record.created).unwrap_or(0);
+        let of = |key: &str| match filters.first(key) {
+            Some(name) => home.find(name).map(|other| Some(created(&other))),
+            None => Ok(None),
+        };
+        let (before, since) = (of("before")?, of("since")?);
         // Who asks for a status means it.
         let all = self.all || last.is_some() || filters.has("status") || filters.has("exited");
         let (mut rows, mut status) = (Vec::new(), 0);
         for record in records {
-            if !(before(&record) && since(&record)) {
+            let own = created(&record);
+            if before.is_some_and(|other| own >= other) || since.is_some_and(|other| own <= other) {
                 continue;
             }
             match now::now(home, &record) {
