@@ -97,9 +97,8 @@ impl Client {
                     let message = why.to_owned();
                     return Err(WithStatus { status, message }.into());
                 }
-                Some(ToClient::Ended(_)) | None => {
-                    bail!("the monitor died before the container was started")
-                }
+                Some(ToClient::Ended(_)) => bail!("the container was stopped meanwhile"),
+                None => bail!("the monitor died before the container was started"),
                 Some(_) => {}
             }
         }

@@ -37,18 +37,20 @@ pub fn stop(
     Ok(())
 }
 
-/// The same, and its monitor is to start it again.
+/// The same, and its monitor is to start it again; false where a stop is under way, which counts more.
 pub fn end_life(
     home: &Home,
     record: &Record,
     signal: Option<i32>,
     patience: Option<Duration>,
-) -> Result<()> {
-    let wish = |record: &mut Record| (record.stopped, record.again) = (false, true);
-    match home.change(&record.id, wish)? {
-        Some(record) => end(home, &record, signal, patience),
-        None => bail!("the container is gone"),
+) -> Result<bool> {
+    let Some(record) = home.change(&record.id, |record| record.again = !record.stopped)? else {
+        bail!("the container is gone");
+    };
+    if record.again {
+        end(home, &record, signal, patience)?;
     }
+    Ok(record.again)
 }
 
 fn end(

@@ -46,7 +46,11 @@ fn restart(
         return start::start(home, record);
     };
     client.be_quiet()?;
-    control::end_life(home, record, signal, patience)?;
+    if !control::end_life(home, record, signal, patience)? {
+        // Another command waits for its end: first that, then a new beginning.
+        control::stop(home, record, signal, patience)?;
+        return start::start(home, record);
+    }
     match client.begun() {
         Ok(()) => Ok(()),
         // It was ending when we came.

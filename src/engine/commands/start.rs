@@ -60,22 +60,31 @@ fn needs_start(home: &Home, record: &Record) -> Result<bool> {
         Now::Running => false,
         Now::Paused => bail!("container {0} is paused: `sc unpause {0}`", record.name),
         Now::Restarting(_) => {
-            home.change(&record.id, |record| record.again = true)?;
+            let now = home.change(&record.id, |record| record.again = !record.stopped)?;
             attach::poke(home, &record.id);
-            false
+            now.is_some_and(|record| record.stopped)
         }
         Now::Created | Now::Exited(_) => true,
     })
 }
 
-/// What was wanted of it before counts no more.
+/// What was wanted of it before counts no more; but a stop that is under way is waited for, as its command waits.
 fn wish(home: &Home, record: &Record) -> Result<()> {
-    let wished = home.change(&record.id, |record| {
-        (record.stopped, record.again, record.restarts) = (false, false, 0);
-    })?;
-    let there = wished.is_some_and(|record| !record.removing);
-    ensure!(there, "container {} is being removed", record.name);
-    Ok(())
+    loop {
+        let mut stopping = false;
+        let wished = home.change(&record.id, |record| {
+            stopping = record.stopped && home.is_monitored(&record.id);
+            if !stopping {
+                (record.stopped, record.again, record.restarts) = (false, false, 0);
+            }
+        })?;
+        let there = wished.is_some_and(|record| !record.removing);
+        ensure!(there, "container {} is being removed", record.name);
+        if !stopping {
+            return Ok(());
+        }
+        home.await_monitor(&record.id)?;
+    }
 }
 
 /// Starts it in the background.
