@@ -103,7 +103,20 @@ impl Live {
         }
         self.user = None;
         let wanted = &record.networks;
-        let (program, given) = user::start(&self.home, wanted, pid, &self.dir)?;
+        let started = user::start(&self.home, wanted, pid, &self.dir);
+        let (program, given) = match started {
+            // A host without a network has none to share; what was not asked for is not missed.
+            Err(e) if wanted.ports.is_empty() => {
+                self.notes.push(format!("only loopback: {e:#}"));
+                return names::write(
+                    &self.dir,
+                    wanted,
+                    &Given::default(),
+                    names::Servers::Own(&[]),
+                );
+            }
+            other => other?,
+        };
         let server = program.server();
         self.user = Some(program);
         given.save(&self.dir)?;
