@@ -114,8 +114,9 @@ fn mapper(ids: &Ids) -> Result<Child> {
             words.collect::<String>()
         )
     };
+    // Side by side: each is set-uid, and reads the files of users and groups.
     let script = format!(
-        "read go && {} && {}",
+        "read go && {{ {} & {} && wait $!; }}",
         words("newuidmap", &ids.uids),
         words("newgidmap", &ids.gids)
     );

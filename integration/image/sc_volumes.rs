@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
+use std::time::Duration;
 
 tests! {
     a_volume_begins_with_what_the_image_has_and_outlives_containers ["busybox"],
@@ -17,6 +18,7 @@ tests! {
     the_volumes_of_another_container_are_shared ["busybox"],
     a_copy_that_was_cut_off_is_begun_anew ["busybox"],
     many_makers_and_removers_leave_whole_volumes ["busybox"],
+    whoever_is_killed_leaves_whole_volumes_or_none ["busybox"],
     volumes_are_listed_filtered_and_pruned ["busybox"],
 }
 
@@ -460,5 +462,55 @@ fn volumes_are_listed_filtered_and_pruned(place: &Place) -> Result<()> {
             .code()
             == Some(1)
     );
+    assert_no_volumes(place)
+}
+
+fn whoever_is_killed_leaves_whole_volumes_or_none(place: &Place) -> Result<()> {
+    with_volume(place)?;
+    for n in 0..30 {
+        let (name, volume) = (format!("c{n}"), format!("v{n}:/data"));
+        let args = [
+            "run", "-d", "--name", &name, "-v", &volume, "-v", "/own", "volume", "sleep", "1000",
+        ];
+        let mut one = command(place, &args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        // Everywhere between its first act and its last.
+        std::thread::sleep(Duration::from_millis(n));
+        one.kill()?;
+        one.wait()?;
+        // Its monitor too, if there is one.
+        let monitors = format!(
+            "pkill -9 -f -- '--root {} [m]onitor' || true",
+            place.store.display()
+        );
+        if n % 3 == 0 {
+            place.sh(&monitors)?;
+        }
+    }
+    for name in names(place)?.iter().filter(|name| name.starts_with('v')) {
+        let volume = format!("{name}:/data");
+        let said = ok(
+            place,
+            &[
+                "run",
+                "--rm",
+                "-v",
+                &volume,
+                "volume",
+                "cat",
+                "/data/file",
+                "/data/hard",
+            ],
+        )?;
+        ensure!(said == "one\none\n", "{name}: {said}");
+    }
+    let ids = ok(place, &["ps", "-aq"])?;
+    for id in ids.lines() {
+        ok(place, &["rm", "-fv", id])?;
+    }
+    ok(place, &["system", "prune", "-f", "--volumes"])?;
+    ok(place, &["volume", "prune", "-af"])?;
     assert_no_volumes(place)
 }

@@ -68,7 +68,9 @@ impl Make {
             );
         }
         let quoted = crate::show::printable(image);
-        eprintln!("Unable to find image '{quoted}' locally");
+        // In one piece, beside others that say the same.
+        let said = format!("Unable to find image '{quoted}' locally\n");
+        eprint!("{said}");
         let pulled = self.image.pull(&home.root, image);
         pulled.with_context(|| format!("no image {image} here, and it cannot be pulled"))?;
         self.attempt(home, Some(image), command, detached)

@@ -24,7 +24,6 @@ pub enum Source {
         /// What is not there becomes a directory: `-v`'s way, not `--mount`'s.
         #[serde(skip)]
         make: bool,
-        #[serde(skip)]
         recursive: bool,
     },
     Volume {

@@ -56,7 +56,12 @@ fn run_one(hook: &Hook, state: &[u8]) -> Result<()> {
         .spawn()
         .with_context(|| format!("fork/exec {}", hook.path.display()))?;
     let limit = hook.timeout.map(Duration::from_secs);
-    match wait(&mut child, limit)? {
+    let ended = wait(&mut child, limit).inspect_err(|_| {
+        // Not left to run without anyone who waits; the error is the one to report.
+        let _ = child.kill();
+        let _ = child.wait();
+    })?;
+    match ended {
         Some(status) if status.success() => Ok(()),
         Some(status) => bail!(
             "{}, stdout: {}, stderr: {}",

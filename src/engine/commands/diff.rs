@@ -75,6 +75,18 @@ impl Walk {
         for name in &names {
             let path = at.join(name);
             let meta = fs::symlink_metadata(self.here(&path))?;
+            if let Some(gone) = name
+                .as_bytes()
+                .strip_prefix(b".wh.")
+                .filter(|_| meta.len() == 0)
+            {
+                // fuse-overlayfs's mark, where it may make no device.
+                let gone = at.join(OsStr::from_bytes(gone));
+                if self.in_image(&gone) {
+                    self.found.push(('D', gone));
+                }
+                continue;
+            }
             let below = self.in_image(&path);
             if self.mounted.contains(&path)
                 && meta.rdev() == 0

@@ -69,6 +69,17 @@ pub fn run(home: &Home, id: &str) -> Result<u8> {
     }
 }
 
+/// What outlives each life of the container: its network and its root.
+fn furnish(home: &Home, record: &Record, dir: &Path) -> Result<(Live, Option<Rootfs>)> {
+    let mut network = Live::start(home, record)?;
+    let mounted = Rootfs::mount(dir, record)?;
+    network.place(record)?;
+    if let Some(rootfs) = &mounted {
+        volumes::fill(home, record, rootfs.path())?;
+    }
+    Ok((network, mounted))
+}
+
 /// docker's status of an error.
 fn status(e: &anyhow::Error) -> u8 {
     e.downcast_ref::<WithStatus>().map_or(125, |own| own.status)
@@ -133,12 +144,13 @@ impl Monitor {
         process::set_child_subreaper()?;
         let signals = listen()?;
         let dir = home.dir(id);
-        let mut network = Live::start(home, &record)?;
-        let mounted = Rootfs::mount(&dir, &record)?;
-        network.place(&record)?;
-        if let Some(rootfs) = &mounted {
-            volumes::fill(home, &record, rootfs.path())?;
+        let made = furnish(home, &record, &dir);
+        if made.is_err() && record.remove {
+            // As at the end; the first error is the one to report.
+            let gone = home.remove(id);
+            let _ = gone.and_then(|()| volumes::remove_anonymous(home, &record));
         }
+        let (network, mounted) = made?;
         Ok(Monitor {
             home: home.clone(),
             id: id.to_owned(),

@@ -53,8 +53,9 @@ pub fn ensure(claims: &Claims, network: &Definition) -> Result<bool> {
         Err(e) if e.kind() == ErrorKind::AddrInUse => return Ok(false),
         other => other.with_context(|| format!("a name server at {place}"))?,
     };
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new("/proc/self/exe");
     command
+        .arg0("sc")
         .arg("--root")
         .arg(&claims.home.root)
         .args(["resolver", &network.name])
