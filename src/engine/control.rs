@@ -6,7 +6,7 @@
 use super::network::live;
 use super::now::{self, Now};
 use super::record::{Home, Record};
-use super::{attach, events, monitor, programs};
+use super::{attach, events, monitor, programs, volumes};
 use crate::clock;
 use crate::sys::pidfd;
 use anyhow::{Result, bail, ensure};
@@ -187,6 +187,7 @@ pub fn bury(home: &Home, record: &Record) -> Result<bool> {
     })?;
     if record.remove {
         home.remove(&record.id)?;
+        volumes::remove_anonymous(home, &record)?;
     }
     Ok(true)
 }
