@@ -24,12 +24,14 @@ pub fn stop(
     signal: Option<i32>,
     patience: Option<Duration>,
 ) -> Result<()> {
+    // Of the monitor that is there before we wish: later ones have heard other wishes.
+    let monitor = home.end(&record.id);
     let wish = |record: &mut Record| (record.stopped, record.again) = (true, false);
     let Some(record) = home.change(&record.id, wish)? else {
         return Ok(());
     };
     end(home, &record, signal, patience)?;
-    home.await_monitor(&record.id)?;
+    monitor.wait()?;
     if let Some(record) = home.load(&record.id)? {
         bury(home, &record)?;
     }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `record.json` | what was asked for and what came of it; replaced by rename, under the directory's flock |
 //! | `monitor` | locked by the one process that runs the container, or removes it |
-//! | `ended` | locked as long: who waits for the end takes it shared for a moment |
+//! | `ended` | every monitor's own, locked as long as it lives: who waits for its end asks for a share |
 //! | `attach` | the monitor's socket |
 //! | `log.json` | output, in the lines of docker's json-file; `log.json.1` is older |
 //! | `bundle/` | config.json and rootfs, where the monitor mounts |
@@ -527,10 +527,14 @@ impl Home {
         }
     }
 
-    /// For a monitor, that its end can be waited for. Who has it else has it for a moment.
+    /// For a monitor, that its end can be waited for. A file of its own: who waits for the end of one monitor is
+    /// not to wait for the next one's too.
     pub fn hold_end(&self, id: &str) -> Result<File> {
-        let lock = self.lock_file(id, "ended")?;
+        let dir = self.dir(id);
+        let new = dir.join("ended.new");
+        let lock = File::create(&new).with_context(|| new.display().to_string())?;
         file::lock(lock.as_fd())?;
+        fs::rename(&new, dir.join("ended"))?;
         Ok(lock)
     }
 
@@ -540,11 +544,20 @@ impl Home {
         lock.is_ok_and(|lock| matches!(file::try_lock_shared(lock.as_fd()), Ok(false)))
     }
 
-    /// Waits until no monitor lives: then all that it had to record is recorded.
-    pub fn await_monitor(&self, id: &str) -> Result<()> {
-        match self.lock_file(id, "ended") {
-            Ok(lock) => Ok(file::lock_shared(lock.as_fd())?),
-            Err(_) => Ok(()),
+    /// The end of the monitor that lives now, if one does.
+    pub fn end(&self, id: &str) -> End {
+        End(self.lock_file(id, "ended").ok())
+    }
+}
+
+pub struct End(Option<File>);
+
+impl End {
+    /// Waits for it: then all that the monitor had to record is recorded.
+    pub fn wait(&self) -> Result<()> {
+        match &self.0 {
+            Some(lock) => Ok(file::lock_shared(lock.as_fd())?),
+            None => Ok(()),
         }
     }
 }

@@ -72,6 +72,7 @@ fn needs_start(home: &Home, record: &Record) -> Result<bool> {
 fn wish(home: &Home, record: &Record) -> Result<()> {
     loop {
         let mut stopping = false;
+        let monitor = home.end(&record.id);
         let wished = home.change(&record.id, |record| {
             stopping = record.stopped && home.is_monitored(&record.id);
             if !stopping {
@@ -83,7 +84,7 @@ fn wish(home: &Home, record: &Record) -> Result<()> {
         if !stopping {
             return Ok(());
         }
-        home.await_monitor(&record.id)?;
+        monitor.wait()?;
     }
 }
 

@@ -43,7 +43,7 @@ fn ended(home: &Home, name: &str) -> Result<u8> {
     {
         return Ok(exit);
     }
-    home.await_monitor(&record.id)?;
+    home.end(&record.id).wait()?;
     if let Some(process) = now::alive(&record)? {
         while !pidfd::wait(process.as_fd(), Duration::from_secs(3600))? {}
     }
