@@ -164,10 +164,6 @@ fn by_process(place: SocketAddr, protocol: Protocol) -> Option<String> {
             continue;
         };
         let path = process.path();
-        // Not /proc/self, which is whoever looks.
-        if (process.file_name().to_str()).is_none_or(|name| name.parse::<u32>().is_err()) {
-            continue;
-        }
         for fd in fs::read_dir(path.join("fd"))
             .into_iter()
             .flatten()
