@@ -4,6 +4,7 @@ use super::ps;
 use crate::engine::cli::Global;
 use crate::engine::control;
 use crate::engine::filter::Filters;
+use crate::engine::network::bridge;
 use crate::engine::now::{self, Now};
 use crate::engine::programs;
 use crate::engine::record::{Home, Record};
@@ -192,6 +193,7 @@ fn heal(home: &Home) -> Result<usize> {
     for record in home.list()? {
         healed += usize::from(control::bury(home, &record)?);
     }
+    healed += bridge::heal(home)?;
     Ok(healed)
 }
 

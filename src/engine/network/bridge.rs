@@ -1,7 +1,7 @@
 //! How does a network come to be on this host, and a container into it?
 
 use super::address;
-use super::claim::{Claim, Claims, Endpoint};
+use super::claim::{self, Claim, Claims, Endpoint};
 use super::definition::{self, DEFAULT, Definition, Wish};
 use super::link::{self, Namespace, Pair};
 use super::rules;
@@ -126,6 +126,26 @@ pub fn sweep(claims: &Claims, network: &Definition, devices: &[String]) -> Resul
         claims.release(name, &claim.device)?;
     }
     Ok(())
+}
+
+/// Forgets what ended containers left in all networks: how many claims.
+pub fn heal(home: &Home) -> Result<usize> {
+    if !claim::state(home).exists() {
+        return Ok(0);
+    }
+    let claims = Claims::lock(home)?;
+    let route = Route::open()?;
+    let mut healed = 0;
+    for network in definition::list(home)? {
+        let before = claims.of(&network.name)?.len();
+        let devices = match link::find(&route, &network.device)? {
+            Some(bridge) => link::ports(&route, bridge.index)?,
+            None => Vec::new(),
+        };
+        sweep(&claims, &network, &devices)?;
+        healed += before - claims.of(&network.name)?.len();
+    }
+    Ok(healed)
 }
 
 /// The bridge's own, from the network's id.
