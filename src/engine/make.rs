@@ -161,7 +161,7 @@ impl Make {
             None => Ok(programs::find("sc-runtime")),
             // The monitor works elsewhere.
             Some(path) if path.components().count() > 1 => Ok(std::path::absolute(path)?),
-            Some(name) => Ok(name.clone()),
+            Some(name) => Ok(name.to_str().map_or_else(|| name.clone(), programs::find)),
         }
     }
 

@@ -177,10 +177,7 @@ impl Monitor {
 
     /// One life after another, until there shall be no other; the last one's exit status, or why there was none.
     fn lives(&mut self) -> Result<Option<u8>> {
-        for note in std::mem::take(&mut self.network.notes) {
-            let line = format!("sc: {}\n", crate::show::printable(&note));
-            self.clients.tell(&ToClient::Err(line.as_bytes()));
-        }
+        self.tell_notes();
         self.clear()?;
         let mut wait = FIRST_WAIT;
         let mut exit = None;
@@ -205,6 +202,13 @@ impl Monitor {
             }
         }
         Ok(exit)
+    }
+
+    fn tell_notes(&mut self) {
+        for note in std::mem::take(&mut self.network.notes) {
+            let line = format!("sc: {}\n", crate::show::printable(&note));
+            self.clients.tell(&ToClient::Err(line.as_bytes()));
+        }
     }
 
     /// What a killed monitor left of an earlier life.
@@ -250,6 +254,7 @@ impl Monitor {
         let process = Process::of(pid)?;
         let ours = pair.finish()?;
         self.network.connect_process(&self.record, pid)?;
+        self.tell_notes();
         // From here on others find it, and what they wanted before is found by us.
         let process_now = Some(process);
         let record = self.change(|record| {

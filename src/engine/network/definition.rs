@@ -152,8 +152,10 @@ fn plan(
             );
             subnet
         }
+        // As many addresses as a bridge can have ports (BR_MAX_PORTS of linux/if_bridge.h: 1024).
         None => (0..=255u8)
-            .filter_map(|third| Subnet::around([10, 89, third, 0].into(), 24).ok())
+            .step_by(4)
+            .filter_map(|third| Subnet::around([10, 89, third, 0].into(), 22).ok())
             .find(|subnet| check(subnet).is_ok())
             .context("no free subnet in 10.89.0.0/16: choose one with --subnet")?,
     };
@@ -261,14 +263,14 @@ mod tests {
     #[test]
     fn the_first_subnet_that_nobody_has_is_taken() {
         let first = Definition::of_tests();
-        assert_eq!(first.subnet.to_string(), "10.89.0.0/24");
+        assert_eq!(first.subnet.to_string(), "10.89.0.0/22");
         assert_eq!(first.gateway.to_string(), "10.89.0.1");
         assert!(first.subnet6.unwrap().to_string().starts_with("fd"));
-        let routed = ["10.89.1.0/24".parse().unwrap()];
+        let routed = ["10.89.5.0/24".parse().unwrap()];
         let second = plan(named("b"), &[first], &routed, |name| Ok(name == "sc1")).unwrap();
         assert_eq!(
             (second.subnet.to_string().as_str(), second.device.as_str()),
-            ("10.89.2.0/24", "sc2")
+            ("10.89.8.0/22", "sc2")
         );
         assert_eq!(second.subnet6, None);
     }

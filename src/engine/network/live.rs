@@ -102,8 +102,26 @@ impl Live {
             return Ok(());
         }
         self.user = None;
+        self.unmount();
+        // By mounts of ours: pasta may not look at a process that is not its own, and has given up what would let it.
+        self.mount(&Namespace::open(&format!("/proc/{pid}/ns/net"))?)?;
+        let users = Namespace::open(&format!("/proc/{pid}/ns/user"))?;
+        bind(&users, &self.dir.join("userns"))?;
         let wanted = &record.networks;
-        let (program, given) = user::start(&self.home, wanted, pid, &self.dir)?;
+        let started = user::start(&self.home, wanted, pid, &self.dir);
+        let (program, given) = match started {
+            // A host without a network has none to share; what was not asked for is not missed.
+            Err(e) if wanted.ports.is_empty() => {
+                self.notes.push(format!("only loopback: {e:#}"));
+                return names::write(
+                    &self.dir,
+                    wanted,
+                    &Given::default(),
+                    names::Servers::Own(&[]),
+                );
+            }
+            other => other?,
+        };
         let server = program.server();
         self.user = Some(program);
         given.save(&self.dir)?;
@@ -124,22 +142,18 @@ impl Live {
 
     fn unmount(&mut self) {
         if std::mem::take(&mut self.is_mounted) {
-            let path = self.dir.join("netns");
-            // The mount namespace is ours: the end of it is that of the mount.
-            let _ = umount2(&path, MntFlags::MNT_DETACH);
-            let _ = fs::remove_file(path);
+            for name in ["netns", "userns"] {
+                let path = self.dir.join(name);
+                // The mount namespace is ours: the end of it is that of the mount.
+                let _ = umount2(&path, MntFlags::MNT_DETACH);
+                let _ = fs::remove_file(path);
+            }
         }
     }
 
     fn mount(&mut self, namespace: &Namespace) -> Result<()> {
-        let path = self.dir.join("netns");
-        File::create(&path)?;
-        let source = format!("/proc/self/fd/{}", namespace.fd().as_raw_fd());
-        let none = None::<&str>;
-        nix::mount::mount(Some(source.as_str()), &path, none, MsFlags::MS_BIND, none)
-            .context("mount the network namespace")?;
         self.is_mounted = true;
-        Ok(())
+        bind(namespace, &self.dir.join("netns"))
     }
 
     fn bridge(&mut self, wanted: &Wanted, namespace: &Namespace) -> Result<()> {
@@ -184,6 +198,15 @@ impl Drop for Live {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Mounts a namespace at a new file.
+fn bind(namespace: &Namespace, path: &Path) -> Result<()> {
+    File::create(path)?;
+    let source = format!("/proc/self/fd/{}", namespace.fd().as_raw_fd());
+    let none = None::<&str>;
+    nix::mount::mount(Some(source.as_str()), path, none, MsFlags::MS_BIND, none)
+        .with_context(|| format!("mount a namespace at {}", path.display()))
 }
 
 /// Gives back what a container of that directory was given. The devices go with its namespace: to remove them here

@@ -159,6 +159,10 @@ fn by_process(place: SocketAddr, protocol: Protocol) -> Option<String> {
         sockets.extend(at_port(&text, place.port()).map(|inode| format!("socket:[{inode}]")));
     }
     for process in fs::read_dir("/proc").ok()?.flatten() {
+        // Not `self`.
+        let Ok(pid) = process.file_name().to_string_lossy().parse::<u32>() else {
+            continue;
+        };
         let path = process.path();
         for fd in fs::read_dir(path.join("fd"))
             .into_iter()
@@ -171,12 +175,7 @@ fn by_process(place: SocketAddr, protocol: Protocol) -> Option<String> {
                 .any(|socket| target.as_os_str() == socket.as_str())
             {
                 let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
-                let pid = process.file_name();
-                return Some(format!(
-                    "{} (process {})",
-                    name.trim(),
-                    pid.to_string_lossy()
-                ));
+                return Some(format!("{} (process {pid})", name.trim()));
             }
         }
     }

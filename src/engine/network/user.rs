@@ -39,7 +39,7 @@ pub fn program() -> Option<&'static str> {
         .find(|name| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
 }
 
-/// Connects the network namespace of a process.
+/// Connects the network namespace of a process; it and its user namespace are mounted at `netns` and `userns`.
 pub fn start(home: &Home, wanted: &Wanted, pid: i32, dir: &Path) -> Result<(Program, Given)> {
     // The sockets are closed again: the program makes its own. But who has a port is told here as everywhere.
     let (ports, sockets) = reserve::all(home, &wanted.ports)?;
@@ -50,8 +50,8 @@ pub fn start(home: &Home, wanted: &Wanted, pid: i32, dir: &Path) -> Result<(Prog
         ..Given::default()
     };
     let program = match program() {
-        Some("pasta") => pasta(&given.ports, pid, dir)?,
-        Some(_) => slirp(&given.ports, pid, dir)?,
+        Some("pasta") => pasta(&given.ports, dir)?,
+        Some(_) => slirp(&given.ports, pid)?,
         None => bail!(
             "without root a network needs pasta (Debian: passt) or slirp4netns: install one, or use --network none or host"
         ),
@@ -59,7 +59,7 @@ pub fn start(home: &Home, wanted: &Wanted, pid: i32, dir: &Path) -> Result<(Prog
     Ok((program, given))
 }
 
-fn pasta(ports: &[Port], pid: i32, dir: &Path) -> Result<Program> {
+fn pasta(ports: &[Port], dir: &Path) -> Result<Program> {
     let number = dir.join("pasta.pid");
     let _ = fs::remove_file(&number);
     let mut command = Command::new("pasta");
@@ -91,7 +91,10 @@ fn pasta(ports: &[Port], pid: i32, dir: &Path) -> Result<Program> {
     // Nor are the user's own ports the container's.
     let output = command
         .args(["-T", "none", "-U", "none"])
-        .arg(pid.to_string())
+        .arg("--userns")
+        .arg(dir.join("userns"))
+        .arg("--netns")
+        .arg(dir.join("netns"))
         .stdin(Stdio::null())
         .output();
     let output = output.context("execute pasta")?;
@@ -104,13 +107,14 @@ fn pasta(ports: &[Port], pid: i32, dir: &Path) -> Result<Program> {
     Ok(Program::Pasta(number))
 }
 
-fn slirp(ports: &[Port], pid: i32, dir: &Path) -> Result<Program> {
-    let api = dir.join("slirp");
-    let _ = fs::remove_file(&api);
+fn slirp(ports: &[Port], pid: i32) -> Result<Program> {
+    // Relative, as an address has room for 107 bytes; the container's directory is the working directory.
+    let api = Path::new("slirp");
+    let _ = fs::remove_file(api);
     let mut child = Command::new("slirp4netns")
         .args(["--configure", "--mtu=65520", "--disable-host-loopback"])
         .args(["--ready-fd=1", "--exit-fd=0", "--api-socket"])
-        .arg(&api)
+        .arg(api)
         .arg(pid.to_string())
         .arg("tap0")
         .stdin(Stdio::piped())
@@ -127,7 +131,7 @@ fn slirp(ports: &[Port], pid: i32, dir: &Path) -> Result<Program> {
     let program = Program::Slirp(child);
     told.context("slirp4netns ended before the network was there")?;
     for port in ports {
-        publish(&api, port).with_context(|| format!("--publish {port}"))?;
+        publish(api, port).with_context(|| format!("--publish {port}"))?;
     }
     Ok(program)
 }
