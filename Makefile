@@ -82,10 +82,15 @@ lint: setup ## rustfmt, clippy with warnings denied, shellcheck
 	rustfmt --check --edition 2024 fuzz/main.rs
 	shellcheck -x -P SCRIPTDIR $$(grep -rlE '^#!.*\b(ba)?sh\b' scripts .ci)
 
-install: ## into PREFIX (/usr/local), below DESTDIR
+install: ## programs, man pages, completions into PREFIX (/usr/local), below DESTDIR
 	@[ -x $(RUNTIME) ] || { echo "nothing built yet: make build" >&2; exit 1; }
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(addprefix $(TARGET)/release/,$(BINS)) $(DESTDIR)$(PREFIX)/bin
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d)
+	$(TARGET)/release/sc man $(DESTDIR)$(PREFIX)/share/man/man1
+	$(TARGET)/release/sc completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/sc
+	$(TARGET)/release/sc completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_sc
+	$(TARGET)/release/sc completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/sc.fish
 
 clean: ## remove what was built here
 	cargo clean

@@ -9,7 +9,7 @@ use serde_json::Value;
 tests! {
     ps_lists_what_is_asked_for ["busybox"],
     formats_are_tables_json_and_templates ["busybox"],
-    inspect_knows_containers_and_images ["busybox"],
+    inspect_knows_everything_that_has_a_name ["busybox"],
     top_shows_the_processes ["busybox", "ps"],
     stats_are_a_line_for_each_that_runs ["busybox"],
     every_change_is_an_event ["busybox"],
@@ -134,7 +134,7 @@ fn formats_are_tables_json_and_templates(place: &Place) -> Result<()> {
     assert_nothing(place)
 }
 
-fn inspect_knows_containers_and_images(place: &Place) -> Result<()> {
+fn inspect_knows_everything_that_has_a_name(place: &Place) -> Result<()> {
     with_image(place)?;
     ok(place, &["create", "--name", "c_c", "busybox", "true"])?;
     let all: Vec<Value> = serde_json::from_str(&ok(place, &["inspect", "c_c", "busybox"])?)?;
@@ -142,6 +142,13 @@ fn inspect_knows_containers_and_images(place: &Place) -> Result<()> {
         all[0]["Name"] == "c_c" && all[1]["RepoTags"].is_array(),
         "{all:?}"
     );
+    ok(place, &["volume", "create", "data"])?;
+    let said = ok(
+        place,
+        &["inspect", "-f", "{{.Name}} {{.Scope}}", "data", "bridge"],
+    )?;
+    ensure!(said == "data local\nbridge local\n", "{said}");
+    refused(place, &["inspect", "--type", "volume", "busybox"], 1)?;
     let output = sc(place, &["inspect", "nosuch"])?;
     ensure!(output.status.code() == Some(1) && output.stdout == b"[]\n");
     ok(place, &["rm", "c_c"])?;

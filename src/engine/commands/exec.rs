@@ -2,6 +2,7 @@
 
 use crate::engine::cli::Global;
 use crate::engine::events::{self, Event};
+use crate::engine::inside;
 use crate::engine::now::{self, Now};
 use crate::engine::options::process::{environment, valued};
 use crate::engine::programs;
@@ -9,9 +10,10 @@ use crate::engine::record::{Home, Record};
 use crate::users;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag};
 use std::fs::{self, File};
 use std::io::{IsTerminal, Read};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -144,13 +146,14 @@ fn tell(home: &Home, record: &Record, action: &str, command: &[String]) {
 /// By the container's own files, as they are now.
 fn find_user(record: &Record, typed: &str) -> Result<users::User> {
     let process = record.process.as_ref().context("the container has ended")?;
-    let text = |path| inside(process.pid, path).with_context(|| format!("{path} of the container"));
+    let text =
+        |path| text_inside(process.pid, path).with_context(|| format!("{path} of the container"));
     let user = users::resolve(typed, &text("etc/passwd")?, &text("etc/group")?);
     user.with_context(|| format!("--user {typed}"))
 }
 
 /// A file below the root of a process, wherever its links point; empty where there is none.
-fn inside(pid: i32, path: &str) -> Result<String> {
+fn text_inside(pid: i32, path: &str) -> Result<String> {
     let root = nix::fcntl::openat(
         AT_FDCWD,
         format!("/proc/{pid}/root").as_str(),
@@ -158,10 +161,8 @@ fn inside(pid: i32, path: &str) -> Result<String> {
         nix::sys::stat::Mode::empty(),
     )?;
     // A FIFO must not make us wait.
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = match openat2(&root, path, how) {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+    let file = match inside::open(root.as_fd(), path.as_ref(), flags) {
         Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) => return Ok(String::new()),
         other => File::from(other?),
     };

@@ -1,4 +1,4 @@
-//! `inspect`: all that is known of a thing, in docker's keys. What is no container may be an image.
+//! `inspect`: all that is known of a thing, in docker's keys. What is no container may be something else.
 
 use crate::engine::cli::{Global, tell};
 use crate::engine::log;
@@ -15,7 +15,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-/// Print all that is known of containers or images, as JSON
+/// Print all that is known of containers, images, networks or volumes, as JSON
 #[derive(Debug, Args)]
 pub struct Inspect {
     /// A template like '{{.State.Status}}', for each
@@ -24,7 +24,7 @@ pub struct Inspect {
     /// With the sizes of what containers wrote
     #[arg(short, long)]
     size: bool,
-    /// [default: a container, else an image]
+    /// [default: the first that has the name, in this order]
     #[arg(long = "type", value_name = "TYPE", value_enum)]
     kind: Option<Kind>,
     /// Names, ids or beginnings of ids
@@ -36,6 +36,8 @@ pub struct Inspect {
 enum Kind {
     Container,
     Image,
+    Network,
+    Volume,
 }
 
 impl Inspect {
@@ -63,23 +65,40 @@ impl Inspect {
         Ok(status)
     }
 
+    /// The first thing of that name, in docker's order.
     fn one(&self, home: &Home, name: &str) -> Result<Value> {
-        match (self.kind, home.find(name)) {
-            (None | Some(Kind::Container), Ok(record)) => {
+        let mut last = None;
+        for kind in [Kind::Container, Kind::Image, Kind::Network, Kind::Volume] {
+            if self.kind.is_some_and(|wanted| wanted != kind) {
+                continue;
+            }
+            match self.describe(home, name, kind) {
+                Ok(value) => return Ok(value),
+                Err(e) => last = Some(e),
+            }
+        }
+        match (self.kind, last) {
+            (Some(_), Some(e)) => Err(e),
+            _ => bail!(
+                "no such container, image, network or volume: {name}; `sc ps -a` and `sc images` list them"
+            ),
+        }
+    }
+
+    fn describe(&self, home: &Home, name: &str, kind: Kind) -> Result<Value> {
+        match kind {
+            Kind::Container => {
+                let record = home.find(name)?;
                 let mut value = describe(home, &record)?;
                 if self.size {
                     value["SizeRw"] = json!(super::ps::size(&home.dir(&record.id).join("upper")));
                 }
                 Ok(value)
             }
-            (Some(Kind::Container), Err(e)) => Err(e),
-            (kind, _) => match (image(home, name), kind) {
-                (Ok(value), _) => Ok(value),
-                (Err(e), Some(_)) => Err(e),
-                (Err(_), None) => bail!(
-                    "no such container or image: {name}; `sc ps -a` and `sc images` list them"
-                ),
-            },
+            Kind::Image => image(home, name),
+            Kind::Network => super::network::describe(home, name),
+            Kind::Volume => super::volume::describe(home, name)?
+                .with_context(|| format!("get {name}: no such volume")),
         }
     }
 }

@@ -256,7 +256,7 @@ fn inspect(home: &Home, names: &[String]) -> Result<u8> {
     Ok(status)
 }
 
-fn describe(home: &Home, name: &str) -> Result<Value> {
+pub fn describe(home: &Home, name: &str) -> Result<Value> {
     let network = match name {
         DEFAULT => bridge::definition(&Claims::lock(home)?, DEFAULT)?,
         _ => definition::find(home, name)?,

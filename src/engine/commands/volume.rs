@@ -195,24 +195,33 @@ fn labels(labels: &BTreeMap<String, String>) -> String {
 fn inspect(home: &Home, names: &[String]) -> Result<u8> {
     let (mut found, mut status) = (Vec::<Value>::new(), 0);
     for name in names {
-        let Some(volume) = volumes::load(home, name)? else {
-            eprintln!("sc: get {}: no such volume", printable(name));
-            status = 1;
-            continue;
-        };
-        found.push(json!({
-            "CreatedAt": volume.created,
-            "Driver": "local",
-            "Labels": volume.labels,
-            "Mountpoint": volumes::data(home, &volume.name),
-            "Name": volume.name,
-            "Options": {},
-            "Scope": "local",
-            "Anonymous": volume.anonymous,
-        }));
+        match describe(home, name)? {
+            Some(value) => found.push(value),
+            None => {
+                eprintln!("sc: get {}: no such volume", printable(name));
+                status = 1;
+            }
+        }
     }
     println!("{}", serde_json::to_string_pretty(&found)?);
     Ok(status)
+}
+
+/// docker's keys; `None`: there is no such volume.
+pub fn describe(home: &Home, name: &str) -> Result<Option<Value>> {
+    let Some(volume) = volumes::load(home, name)? else {
+        return Ok(None);
+    };
+    Ok(Some(json!({
+        "CreatedAt": volume.created,
+        "Driver": "local",
+        "Labels": volume.labels,
+        "Mountpoint": volumes::data(home, &volume.name),
+        "Name": volume.name,
+        "Options": {},
+        "Scope": "local",
+        "Anonymous": volume.anonymous,
+    })))
 }
 
 fn prune(home: &Home, all: bool, force: bool) -> Result<u8> {

@@ -402,6 +402,8 @@ impl Monitor {
 
     /// Output, input, signals, clients and health until the container's end, and the recording of it.
     fn carry(&mut self) -> Option<u8> {
+        // Many of these processes wait at once, and for long.
+        process::release_code();
         let mut dead = false;
         while !dead {
             let wait = self.run.as_ref().and_then(|run| run.checks.as_ref()?.due());
