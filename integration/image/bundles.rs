@@ -172,7 +172,7 @@ fn what_the_image_says_is_in_config_json(t: &Place) -> Result<()> {
     let mounts = config["mounts"].as_array().context("mounts")?;
     ensure!(mounts.iter().any(|mount| mount["destination"] == "/data"));
     assert_eq!(config["process"]["capabilities"].get("inheritable"), None);
-    assert_eq!(config["process"]["noNewPrivileges"], true);
+    assert_eq!(config["process"]["noNewPrivileges"], false);
     Ok(())
 }
 

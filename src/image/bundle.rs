@@ -128,8 +128,8 @@ pub fn make(image: &ImageConfig, ask: &Ask) -> Result<Made> {
             "env": environment(&wish.env, &user, ask.terminal),
             "cwd": cwd,
             "capabilities": capabilities(&user),
-            "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024 }],
-            "noNewPrivileges": true,
+            // As docker's: su and sudo of an image work, and limits are the caller's.
+            "noNewPrivileges": false,
         },
         "root": { "path": "rootfs" },
         "hostname": "container",
