@@ -153,11 +153,15 @@ fn plan(
             subnet
         }
         // As many addresses as a bridge can have ports (BR_MAX_PORTS of linux/if_bridge.h: 1024).
-        None => (0..=255u8)
-            .step_by(4)
-            .filter_map(|third| Subnet::around([10, 89, third, 0].into(), 22).ok())
+        None => (89..=95u8)
+            .flat_map(|second| {
+                (0..=255)
+                    .step_by(4)
+                    .map(move |third| [10, second, third, 0])
+            })
+            .filter_map(|address| Subnet::around(address.into(), 22).ok())
             .find(|subnet| check(subnet).is_ok())
-            .context("no free subnet in 10.89.0.0/16: choose one with --subnet")?,
+            .context("no free subnet from 10.89.0.0 to 10.95.255.255: choose one with --subnet")?,
     };
     check(&subnet)?;
     let gateway = wish.gateway.map_or(subnet.host(1), IpAddr::from);
