@@ -71,10 +71,12 @@ fuzz: setup ## feed every reader mutated input for TIME seconds in all (60), e.g
 	@scripts/need c++:g++
 	@scripts/fuzz -t $(or $(TIME),60) $(TARGETS)
 
-bench: build ## beside crun, runc and a C floor: time, memory, system calls; seccomp beside libseccomp (root)
+bench: build ## all of it beside others: sc-runtime (crun, runc, a C floor), seccomp (libseccomp), sc, sc-image (root)
 	@scripts/bench
 	@scripts/need python3:python3-minimal /usr/share/containers/seccomp.json:golang-github-containers-common
 	cargo test --release --lib figures -- --ignored --nocapture
+	@scripts/bench-sc
+	@scripts/bench-image
 
 lint: setup ## rustfmt, clippy with warnings denied, shellcheck
 	@scripts/need shellcheck
