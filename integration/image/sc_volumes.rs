@@ -246,7 +246,7 @@ fn a_path_of_the_host_is_shown_by_dockers_rules(place: &Place) -> Result<()> {
             ],
         )
     });
-    place.sh("umount made/deep")?;
+    place.sh("umount --lazy made/deep")?;
     let [whole, alone] = both;
     ensure!(whole? == "no\n" && alone? == "no\n");
     let file = format!("{}/made/deep/file:/etc/hosts", place.dir.display());

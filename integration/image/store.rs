@@ -237,7 +237,7 @@ fn a_damaged_layer_in_use_is_unpacked_anew_beside_it(t: &Place) -> Result<()> {
     ensure!(said.contains("is not unpacked (unpacked anew)"), "{said}");
     t.assert_whole()?;
     assert_eq!(fs::read(t.path("mounted/f"))?, b"DAMAGED");
-    nix::mount::umount2(&t.path("mounted"), nix::mount::MntFlags::empty())?;
+    nix::mount::umount2(&t.path("mounted"), nix::mount::MntFlags::MNT_DETACH)?;
     fs::remove_dir_all(t.path("b"))?;
     t.call(["gc"])?;
     assert_eq!(fs::read_dir(t.store.join("layers"))?.count(), 2);

@@ -7,7 +7,7 @@ use crate::layout::{
 use crate::place::{Place, assert_same, picture};
 use crate::tests;
 use anyhow::{Context, Result, ensure};
-use nix::mount::{MsFlags, mount, umount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 use simplecontainer::image::tape::{Kind, Time};
 use std::fs;
@@ -64,7 +64,8 @@ fn overlay_picture(t: &Place, name: &str) -> Result<Vec<String>> {
         Some(options.as_str()),
     )?;
     let seen = picture(&at);
-    umount(&at)?;
+    // Lazily: a program that another test starts holds our open directories until its exec.
+    umount2(&at, MntFlags::MNT_DETACH)?;
     // overlayfs gives names of one file numbers of their own, and shows its own attributes.
     seen
 }

@@ -117,7 +117,12 @@ impl Network {
             Verb::Ls(ls) => ls.run(&home),
             Verb::Rm { names } => super::every(names, |name| remove(&home, name)),
             Verb::Inspect { names } => inspect(&home, names),
-            Verb::Prune { force: _ } => prune(&home),
+            Verb::Prune { force: _ } => {
+                for name in prune(&home)? {
+                    println!("{name}");
+                }
+                Ok(0)
+            }
             Verb::Connect(connect) => connect.run(&home),
             Verb::Disconnect {
                 network, container, ..
@@ -224,7 +229,9 @@ fn remove(home: &Home, name: &str) -> Result<()> {
     definition::forget(home, &network.name)
 }
 
-fn prune(home: &Home) -> Result<u8> {
+/// Removes all that no container uses: their names.
+pub fn prune(home: &Home) -> Result<Vec<String>> {
+    let mut gone = Vec::new();
     for network in definition::list(home)? {
         if !users(home, &network.name)?.is_empty() {
             continue;
@@ -236,9 +243,9 @@ fn prune(home: &Home) -> Result<u8> {
             continue;
         }
         remove(home, &network.name)?;
-        println!("{}", network.name);
+        gone.push(network.name);
     }
-    Ok(0)
+    Ok(gone)
 }
 
 fn inspect(home: &Home, names: &[String]) -> Result<u8> {

@@ -1,6 +1,6 @@
 //! `container prune`, `system prune|df|info`: what may go, what there is.
 
-use super::ps;
+use super::{network, ps};
 use crate::engine::cli::Global;
 use crate::engine::control;
 use crate::engine::filter::Filters;
@@ -154,15 +154,15 @@ fn is_meant(filters: &Filters, until: Option<i64>, record: &Record) -> bool {
 
 impl All {
     fn run(&self, global: &Global) -> Result<u8> {
-        let what = match self.all {
-            true => {
-                "all containers that do not run, all images that no container uses, and what killed processes left"
-            }
-            false => {
-                "all containers that do not run, all images without a name, and what killed processes left"
-            }
+        let images = match self.all {
+            true => "that no container uses",
+            false => "without a name",
         };
-        if !agreed(self.force, what)? {
+        let what = format!(
+            "all containers that do not run, all networks that no container uses, \
+             all images {images}, and what killed processes left"
+        );
+        if !agreed(self.force, &what)? {
             return Ok(1);
         }
         let home = global.home()?;
@@ -171,6 +171,13 @@ impl All {
             println!("Cleared away after killed processes or a reboot: {healed}\n");
         }
         let status = prune_containers(&home, &self.filter)?;
+        // Bridges are root's.
+        if nix::unistd::geteuid().is_root() {
+            let gone = network::prune(&home)?;
+            if !gone.is_empty() {
+                println!("\nDeleted Networks:\n{}", gone.join("\n"));
+            }
+        }
         if self.volumes {
             let gone = volumes::prune(&home, false)?;
             if !gone.is_empty() {
