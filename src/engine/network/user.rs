@@ -16,12 +16,16 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// Where pasta answers questions for names: an address that is nobody's.
 const PASTA_DNS: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// slirp4netns(1)
 const SLIRP_DNS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 const SLIRP_OWN: &str = "10.0.2.100";
+
+/// For how long the end of one is waited for; it takes a moment.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The one that runs.
 pub enum Program {
@@ -201,7 +205,10 @@ pub fn end_pasta(number: &Path) {
         // The number may be another's by now; not any more once it is open.
         && fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("pasta") || name.starts_with("passt"))
     {
-        let _ = pidfd::send_signal(process.as_fd(), libc::SIGTERM);
+        // The first process of a pid namespace of its own hears nothing less.
+        let _ = pidfd::send_signal(process.as_fd(), libc::SIGKILL);
+        // Its ports are free when it has gone: the next life may want them at once.
+        let _ = pidfd::wait(process.as_fd(), PATIENCE);
     }
     let _ = fs::remove_file(number);
 }
