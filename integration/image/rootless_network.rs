@@ -143,8 +143,8 @@ fn pasta_carries_what_goes_out_and_publishes(place: &Place) -> Result<()> {
     // Killed with its monitor, it leaves a pasta, which goes with the container.
     user.serve("web", &["-p", "8080:80"])?;
     let id = user.ok(&["inspect", "--format", "{{.Id}}", "web"])?;
-    let monitor = place.sh(&format!("pgrep -f 'monitor {}'", id.trim()))?;
-    place.sh(&format!("kill -9 {}", monitor.trim()))?;
+    let monitor = place.host("pgrep", ["-f", &format!("monitor {}", id.trim())])?;
+    place.host("kill", ["-9", monitor.trim()])?;
     user.fetched("http://127.0.0.1:8080/", "web")?;
     user.ok(&["rm", "-f", "web"])?;
     user.assert_nothing()

@@ -157,7 +157,7 @@ impl Live {
     }
 
     fn bridge(&mut self, wanted: &Wanted, namespace: &Namespace) -> Result<()> {
-        let (ports, sockets) = reserve::all(&self.home, &wanted.ports)?;
+        let (ports, sockets) = reserve::all(&self.home, &wanted.ports, reserve::Use::Kept)?;
         self.reserved = sockets;
         let mut given = Given {
             ports,

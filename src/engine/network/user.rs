@@ -46,7 +46,7 @@ pub fn program() -> Option<&'static str> {
 /// Connects the network namespace of a process; it and its user namespace are mounted at `netns` and `userns`.
 pub fn start(home: &Home, wanted: &Wanted, pid: i32, dir: &Path) -> Result<(Program, Given)> {
     // The sockets are closed again: the program makes its own. But who has a port is told here as everywhere.
-    let (ports, sockets) = reserve::all(home, &wanted.ports)?;
+    let (ports, sockets) = reserve::all(home, &wanted.ports, reserve::Use::Answered)?;
     drop(sockets);
     let given = Given {
         ports,
