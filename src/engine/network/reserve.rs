@@ -30,12 +30,17 @@ pub enum Use {
 }
 
 /// All ports with sockets for them; 0 has become a number.
-pub fn all(home: &Home, wanted: &[Port], to_be: Use) -> Result<(Vec<Port>, Vec<OwnedFd>)> {
+pub fn all(
+    home: &Home,
+    wanted: &[Port],
+    to_be: impl Fn(&Port) -> Use,
+) -> Result<(Vec<Port>, Vec<(Use, OwnedFd)>)> {
     let (mut ports, mut sockets) = (Vec::new(), Vec::new());
     for port in wanted {
+        let to_be = to_be(port);
         let (port, own) = one(home, *port, to_be)?;
         ports.push(port);
-        sockets.extend(own);
+        sockets.extend(own.into_iter().map(|socket| (to_be, socket)));
     }
     Ok((ports, sockets))
 }
