@@ -14,6 +14,13 @@ tests! {
     slirp4netns_does_it_where_there_is_no_pasta ["busybox", "setpriv", "newuidmap", "ip", "curl", "slirp4netns", "/dev/net/tun"],
     without_both_there_is_loopback ["busybox", "setpriv", "newuidmap", "ip"],
     the_hosts_network_is_shared_and_none_is_none ["busybox", "setpriv", "newuidmap", "ip"],
+    containers_of_a_network_find_each_other_and_the_way_out ["busybox", "setpriv", "newuidmap", "ip", "nft", "curl", "pasta", "/dev/net/tun"],
+    a_bridge_needs_neither_pasta_nor_a_way_out ["busybox", "setpriv", "newuidmap", "ip", "nft"],
+    slirp4netns_connects_bridges_too ["busybox", "setpriv", "newuidmap", "ip", "nft", "curl", "slirp4netns", "/dev/net/tun"],
+    a_network_is_shared_by_name_of_the_container ["busybox", "setpriv", "newuidmap", "ip", "nft", "curl", "pasta", "/dev/net/tun"],
+    whoever_is_killed_leaves_nothing ["busybox", "setpriv", "newuidmap", "ip", "nft", "curl", "pasta", "/dev/net/tun"],
+    a_container_changes_its_networks ["busybox", "setpriv", "newuidmap", "ip", "nft", "curl", "pasta", "/dev/net/tun"],
+    many_come_to_one_world_at_once ["busybox", "setpriv", "newuidmap", "ip", "nft"],
 }
 
 /// What sc executes as an ordinary user, but for what carries networks.
@@ -112,9 +119,39 @@ impl User<'_> {
         self.place.sh(&format!("pgrep -af '{dir}/[h]ome/' || true"))
     }
 
+    /// Processes, and what a container had of a network.
     fn assert_nothing(&self) -> Result<()> {
         ensure!(self.ok(&["ps", "-aq"])?.is_empty(), "containers are left");
-        until(|| self.processes(), |left| left.is_empty())
+        until(|| self.processes(), |left| left.is_empty())?;
+        let left = self
+            .place
+            .sh("cd home/.local/share/sc/run/networks 2>/dev/null || exit 0; find . -name 'sc*'; find .world -mindepth 1")?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    }
+
+    /// The processes beside a container or a network: `monitor`, `resolver`, `forward`, `pasta`.
+    fn kill(&self, what: &str) -> Result<()> {
+        let dir = self.place.dir.display();
+        let pattern = match what {
+            "pasta" => format!("pasta .*{dir}/home"),
+            verb => format!("root {dir}/home/.*sc {verb} "),
+        };
+        let found = self.place.host("pgrep", ["-f", &pattern]);
+        for pid in found.with_context(|| what.to_owned())?.lines() {
+            self.place.host("kill", ["-9", pid])?;
+        }
+        Ok(())
+    }
+
+    fn address(&self, name: &str) -> Result<String> {
+        let format = "{{json .NetworkSettings.Networks}}";
+        let text = self.ok(&["inspect", "--format", format, name])?;
+        let all: serde_json::Value = serde_json::from_str(&text)?;
+        let mut networks = all.as_object().context("no networks")?.values();
+        let first = networks.next().context("no network")?;
+        let address = first["IPAddress"].as_str().context("no address")?;
+        Ok(address.to_owned())
     }
 }
 
@@ -205,5 +242,285 @@ fn the_hosts_network_is_shared_and_none_is_none(place: &Place) -> Result<()> {
         said.starts_with("1\n") && !said.contains("outside"),
         "{said}"
     );
+    user.assert_nothing()
+}
+
+/// What a container of a network sees of another one, of names, and of what is outside.
+fn meet(user: &User, name: &str, network: &str) -> Result<()> {
+    let address = user.address(name)?;
+    let look = format!(
+        "busybox nslookup {name}; busybox ping -c 1 {address}; busybox wget -qO- http://{name}/"
+    );
+    let with = ["--network", network, "--cap-add", "NET_RAW"];
+    let said = user.run(&with, &look)?;
+    ensure!(
+        said.contains(&format!("Address: {address}\n")) && said.contains("1 packets received"),
+        "{said}"
+    );
+    ensure!(said.ends_with(&format!("{name}\n")), "{said}");
+    Ok(())
+}
+
+fn containers_of_a_network_find_each_other_and_the_way_out(place: &Place) -> Result<()> {
+    let user = User::new(place, &["pasta"])?;
+    bridges(&user)?;
+    let said = user.run(&["--network", "bridge"], "busybox ip -o addr show eth0")?;
+    ensure!(said.contains("inet6 fd"), "{said}");
+    // What comes from a port of UDP goes back to who asked.
+    user.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "echo",
+        "--network",
+        "bridge",
+        "-p",
+        "127.0.0.1:9000:9000/udp",
+        "busybox",
+        "busybox",
+        "udpsvd",
+        "0.0.0.0",
+        "9000",
+        "busybox",
+        "cat",
+    ])?;
+    let ask = "timeout 5 bash -c 'exec 3<>/dev/udp/127.0.0.1/9000; echo hello >&3; head -n 1 <&3' || true";
+    until(|| user.host.sh(ask), |said| said == "hello\n")?;
+    user.ok(&["rm", "-f", "echo"])?;
+    user.assert_nothing()
+}
+
+fn slirp4netns_connects_bridges_too(place: &Place) -> Result<()> {
+    bridges(&User::new(place, &["slirp4netns"])?)
+}
+
+fn bridges(user: &User) -> Result<()> {
+    user.ok(&["network", "create", "back"])?;
+    user.serve(
+        "web",
+        &["--network", "back", "-p", "8080:80", "-p", "[::1]:8081:80"],
+    )?;
+    meet(user, "web", "back")?;
+    let out = "busybox wget -qO- http://192.0.2.2/";
+    ensure!(user.run(&["--network", "back"], out)? == "outside\n");
+    for place in [
+        "127.0.0.1:8080",
+        "192.0.2.1:8080",
+        "[::1]:8080",
+        "[::1]:8081",
+    ] {
+        user.fetched(&format!("http://{place}/"), "web")?;
+    }
+    ensure!(
+        user.outside
+            .sh("curl -sS --max-time 60 http://192.0.2.1:8080/")?
+            == "web\n"
+    );
+    // Another network is another one.
+    let other = ["--network", "bridge"];
+    let said = user.run(&other, "busybox nslookup web || echo none")?;
+    ensure!(said.ends_with("none\n"), "{said}");
+    let rm = user.sc(&["network", "rm", "back"])?;
+    let said = String::from_utf8_lossy(&rm.stderr).into_owned();
+    ensure!(
+        said.contains("network back is used by container web"),
+        "{said}"
+    );
+    // Its ports come back with it.
+    user.ok(&["restart", "-t", "0", "web"])?;
+    user.fetched("http://127.0.0.1:8080/", "web")?;
+    user.ok(&["rm", "-f", "web"])?;
+    user.ok(&["network", "rm", "back"])?;
+    user.assert_nothing()
+}
+
+fn a_bridge_needs_neither_pasta_nor_a_way_out(place: &Place) -> Result<()> {
+    let user = User::new(place, &[])?;
+    user.ok(&["network", "create", "--internal", "back"])?;
+    let script = "mkdir /www; echo web >/www/index.html; busybox httpd -f -h /www";
+    let output = user.sc(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "back",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ])?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(
+        said.contains("containers reach only each other: without root a network needs pasta"),
+        "{said}"
+    );
+    text(output)?;
+    let ask = [
+        "exec",
+        "web",
+        "busybox",
+        "wget",
+        "-qO-",
+        "http://127.0.0.1/",
+    ];
+    until(|| Ok(()), |_| user.ok(&ask).is_ok())?;
+    meet(&user, "web", "back")?;
+    user.ok(&["rm", "-f", "web"])?;
+    user.assert_nothing()
+}
+
+fn a_network_is_shared_by_name_of_the_container(place: &Place) -> Result<()> {
+    let user = User::new(place, &["pasta"])?;
+    for network in ["bridge", "pasta"] {
+        user.serve("web", &["--network", network])?;
+        let look = "busybox wget -qO- http://127.0.0.1/; busybox wget -qO- http://192.0.2.2/; ls /sys/class/net | busybox wc -l";
+        let said = user.run(&["--network", "container:web"], look)?;
+        ensure!(said == "web\noutside\n2\n", "{network}: {said}");
+        user.ok(&[
+            "run",
+            "-d",
+            "--name",
+            "side",
+            "--network",
+            "container:web",
+            "busybox",
+            "sleep",
+            "1000",
+        ])?;
+        let ask = [
+            "exec",
+            "side",
+            "busybox",
+            "wget",
+            "-qO-",
+            "http://127.0.0.1/",
+        ];
+        ensure!(user.ok(&ask)? == "web\n");
+        // It has been stopped, and come back, alone and with the other.
+        user.ok(&["restart", "-t", "0", "side"])?;
+        ensure!(user.ok(&ask)? == "web\n");
+        user.ok(&["restart", "-t", "0", "web"])?;
+        user.ok(&["restart", "-t", "0", "side"])?;
+        until(|| Ok(()), |_| user.ok(&ask).is_ok())?;
+        user.ok(&["rm", "-f", "side", "web"])?;
+    }
+    user.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "plain",
+        "--network",
+        "host",
+        "busybox",
+        "sleep",
+        "1000",
+    ])?;
+    let refused = user.sc(&[
+        "run",
+        "--rm",
+        "--network",
+        "container:plain",
+        "busybox",
+        "true",
+    ])?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(
+        said.contains("its network is the host's: --network host"),
+        "{said}"
+    );
+    user.ok(&["rm", "-f", "plain"])?;
+    user.assert_nothing()
+}
+
+fn whoever_is_killed_leaves_nothing(place: &Place) -> Result<()> {
+    let user = User::new(place, &["pasta"])?;
+    for victims in [
+        &["monitor"][..],
+        &["resolver"],
+        &["forward"],
+        &["monitor", "resolver"],
+        &["pasta"],
+        &["monitor", "resolver", "forward", "pasta"],
+    ] {
+        user.serve("web", &["--network", "bridge", "-p", "8080:80"])?;
+        for victim in victims {
+            user.kill(victim)?;
+        }
+        let context = || format!("{victims:?}");
+        // One way into the world is enough for the next.
+        if victims.len() == 1 {
+            user.run(
+                &["--network", "bridge"],
+                "busybox wget -qO- http://192.0.2.2/",
+            )
+            .with_context(context)?;
+            meet(&user, "web", "bridge").with_context(context)?;
+        }
+        if victims[0] == "monitor" && victims.len() < 3 {
+            user.fetched("http://127.0.0.1:8080/", "web")
+                .with_context(context)?;
+        }
+        user.ok(&["rm", "-f", "web"]).with_context(context)?;
+        user.ok(&["system", "prune", "-f"]).with_context(context)?;
+        user.assert_nothing().with_context(context)?;
+    }
+    Ok(())
+}
+
+fn a_container_changes_its_networks(place: &Place) -> Result<()> {
+    let user = User::new(place, &["pasta"])?;
+    user.ok(&["network", "create", "back"])?;
+    user.serve("web", &["--network", "bridge", "-p", "8080:80"])?;
+    user.ok(&["network", "connect", "--alias", "www", "back", "web"])?;
+    let said = user.run(&["--network", "back"], "busybox wget -qO- http://www/")?;
+    ensure!(said == "web\n", "{said}");
+    // What is published goes with it to the next.
+    user.ok(&["network", "disconnect", "bridge", "web"])?;
+    user.fetched("http://127.0.0.1:8080/", "web")?;
+    let said = user.run(
+        &["--network", "bridge"],
+        "busybox nslookup web || echo none",
+    )?;
+    ensure!(said.ends_with("none\n"), "{said}");
+    let said = user.ok(&["network", "inspect", "back"])?;
+    ensure!(said.contains("\"Name\": \"web\""), "{said}");
+    user.ok(&["rm", "-f", "web"])?;
+    ensure!(user.ok(&["network", "prune"])? == "back\n");
+    user.assert_nothing()
+}
+
+fn many_come_to_one_world_at_once(place: &Place) -> Result<()> {
+    let user = User::new(place, &[])?;
+    let mut children = Vec::new();
+    for number in 0..12 {
+        let name = format!("box{number}");
+        let mut command = user.command(&[
+            "run",
+            "-d",
+            "--name",
+            &name,
+            "--network",
+            "bridge",
+            "busybox",
+            "sleep",
+            "1000",
+        ]);
+        children.push(
+            command
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()?,
+        );
+    }
+    for child in children {
+        text(child.wait_with_output()?)?;
+    }
+    let all = "for n in 0 1 2 3 4 5 6 7 8 9 10 11; do busybox ping -c 1 -q box$n; done | grep -c '1 packets received'";
+    let said = user.run(&["--network", "bridge", "--cap-add", "NET_RAW"], all)?;
+    ensure!(said == "12\n", "{said}");
+    let ids = user.ok(&["ps", "-aq"])?;
+    let ids: Vec<&str> = ids.lines().collect();
+    user.ok(&[&["rm", "-f"][..], &ids].concat())?;
     user.assert_nothing()
 }
