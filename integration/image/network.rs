@@ -166,7 +166,7 @@ impl Net<'_> {
         self.ok(&all.concat())
     }
 
-    /// Containers' devices, claims, elements of maps, resolvers.
+    /// Containers' devices, claims, elements of maps, processes beside them.
     fn left(&self) -> Result<String> {
         let mut left = self
             .host
@@ -182,9 +182,9 @@ impl Net<'_> {
         }
         left += &self.host.sh("nft list ruleset | grep elements || true")?;
         let root = self.place.store.display();
-        left += &self
-            .place
-            .sh(&format!("pgrep -f '[r]oot {root} resolver' || true"))?;
+        left += &self.place.sh(&format!(
+            "pgrep -f '[r]oot {root} (resolver|forward)' || true"
+        ))?;
         Ok(left)
     }
 
@@ -271,6 +271,8 @@ fn published_ports_are_reached_from_everywhere_and_others_from_nowhere(
             "-p",
             "192.0.2.1:8082:80",
             "-p",
+            "[::1]:8083:80",
+            "-p",
             "9000-9002:80-82",
         ],
     )?;
@@ -296,12 +298,15 @@ fn published_ports_are_reached_from_everywhere_and_others_from_nowhere(
         ("host", &net.host, "192.0.2.1:8081", false),
         ("host", &net.host, "127.0.0.1:8082", false),
         ("host", &net.host, "192.0.2.1:8082", true),
+        ("host", &net.host, "[::1]:8083", true),
+        ("host", &net.host, "127.0.0.1:8083", false),
         ("host", &net.host, "127.0.0.1:9000", true),
         ("outside", &net.outside, "192.0.2.1:8080", true),
         ("outside", &net.outside, "[2001:db8::1]:8080", true),
         ("outside", &net.outside, "192.0.2.1:8081", false),
         ("outside", &net.outside, "192.0.2.1:8082", true),
         ("outside", &net.outside, "192.0.2.1:9000", true),
+        ("outside", &net.outside, "[2001:db8::1]:8083", false),
     ] {
         let got = get(from, &format!("http://{place}/"))?;
         ensure!(got == expected, "{place} from {who}: {got}");

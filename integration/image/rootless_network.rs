@@ -14,7 +14,7 @@ tests! {
     slirp4netns_does_it_where_there_is_no_pasta ["busybox", "setpriv", "newuidmap", "ip", "curl", "slirp4netns", "/dev/net/tun"],
     without_both_there_is_loopback ["busybox", "setpriv", "newuidmap", "ip"],
     the_hosts_network_is_shared_and_none_is_none ["busybox", "setpriv", "newuidmap", "ip"],
-    containers_of_a_network_find_each_other_and_the_way_out ["busybox", "setpriv", "newuidmap", "ip", "nft", "curl", "pasta", "/dev/net/tun"],
+    containers_of_a_network_find_each_other_and_the_way_out ["busybox", "setpriv", "newuidmap", "ip", "nft", "curl", "python3", "pasta", "/dev/net/tun"],
     a_bridge_needs_neither_pasta_nor_a_way_out ["busybox", "setpriv", "newuidmap", "ip", "nft"],
     slirp4netns_connects_bridges_too ["busybox", "setpriv", "newuidmap", "ip", "nft", "curl", "slirp4netns", "/dev/net/tun"],
     a_network_is_shared_by_name_of_the_container ["busybox", "setpriv", "newuidmap", "ip", "nft", "curl", "pasta", "/dev/net/tun"],
@@ -177,6 +177,11 @@ fn found(name: &str) -> String {
 fn pasta_carries_what_goes_out_and_publishes(place: &Place) -> Result<()> {
     let user = User::new(place, &["pasta", "slirp4netns"])?;
     carries_and_publishes(&user)?;
+    // For pasta there is no IPv6 on a host that has no way out with it.
+    user.host.sh("ip -6 route add default via 2001:db8::2")?;
+    user.serve("web", &["-p", "[::1]:8080:80"])?;
+    user.fetched("http://[::1]:8080/", "web")?;
+    user.ok(&["rm", "-f", "web"])?;
     // Killed with its monitor, it leaves a pasta, which goes with the container.
     user.serve("web", &["-p", "8080:80"])?;
     let id = user.ok(&["inspect", "--format", "{{.Id}}", "web"])?;
@@ -266,28 +271,35 @@ fn containers_of_a_network_find_each_other_and_the_way_out(place: &Place) -> Res
     bridges(&user)?;
     let said = user.run(&["--network", "bridge"], "busybox ip -o addr show eth0")?;
     ensure!(said.contains("inet6 fd"), "{said}");
-    // What comes from a port of UDP goes back to who asked.
-    user.ok(&[
-        "run",
-        "-d",
-        "--name",
-        "echo",
-        "--network",
-        "bridge",
-        "-p",
-        "127.0.0.1:9000:9000/udp",
-        "busybox",
-        "busybox",
-        "udpsvd",
-        "0.0.0.0",
-        "9000",
-        "busybox",
-        "cat",
-    ])?;
-    let ask = "timeout 5 bash -c 'exec 3<>/dev/udp/127.0.0.1/9000; echo hello >&3; head -n 1 <&3' || true";
-    until(|| user.host.sh(ask), |said| said == "hello\n")?;
-    user.ok(&["rm", "-f", "echo"])?;
+    datagrams(&user)?;
     user.assert_nothing()
+}
+
+/// What comes from a port of UDP goes back to who asked.
+fn datagrams(user: &User) -> Result<()> {
+    let port = "127.0.0.1:9000:9000/udp";
+    let with = ["--name", "echo", "--network", "bridge", "-p", port];
+    let all = [&["run", "-d"], &with[..], &["busybox", "sleep", "1000"]];
+    user.ok(&all.concat())?;
+    let pid = user.ok(&["inspect", "--format", "{{.State.Pid}}", "echo"])?;
+    let echo = "import socket
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.bind(('0.0.0.0',9000))
+while True: q,a=s.recvfrom(99); s.sendto(q,a)";
+    let mut server = Command::new("nsenter");
+    let server = server.args(["-t", pid.trim(), "-n", "python3", "-c", echo]);
+    let mut server = server.spawn()?;
+    let said = user.host.sh("python3 -c \"
+import socket
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(0.2)
+for n in range(300):
+    s.sendto(b'ping',('127.0.0.1',9000))
+    try: print(s.recv(9).decode()); break
+    except OSError: pass\"");
+    let _ = server.kill();
+    let _ = server.wait();
+    let said = said?;
+    ensure!(said == "ping\n", "{said:?}");
+    user.ok(&["rm", "-f", "echo"]).map(drop)
 }
 
 fn slirp4netns_connects_bridges_too(place: &Place) -> Result<()> {

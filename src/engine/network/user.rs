@@ -84,10 +84,6 @@ fn pasta(ports: &[Port], dir: &Path) -> Result<Program> {
         // Else it would publish all that listens.
         command.args(none.then_some([option, "none"]).into_iter().flatten());
     }
-    ensure!(
-        ports.iter().all(|port| port.protocol != Protocol::Sctp),
-        "--publish: without root, only tcp and udp"
-    );
     command
         .arg("--userns")
         .arg(dir.join("userns"))
@@ -190,10 +186,6 @@ fn is_ready(slirp: &mut Child) -> Result<()> {
 
 /// One request a connection (slirp4netns(1), API SOCKET).
 fn publish(api: &Path, port: &Port) -> Result<()> {
-    ensure!(
-        port.protocol != Protocol::Sctp,
-        "without root, only tcp and udp"
-    );
     let address = match port.address {
         None => IpAddr::from([0; 4]),
         Some(address) => address,

@@ -14,13 +14,13 @@ use super::link::{self, Namespace};
 use super::user;
 use crate::engine::record::{Home, Process};
 use crate::idmap;
+use crate::sys::namespace;
 use crate::sys::netlink::Route;
-use crate::sys::{namespace, pidfd};
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, setns};
 use std::fs::{self, DirBuilder};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -57,8 +57,8 @@ impl World {
             .create(dir(home));
         made.context("the directory of networks")?;
         let world = match gate(home)? {
-            Some((process, net)) => {
-                pidfd::enter(process.as_fd(), libc::CLONE_NEWUSER as u64)
+            Some((users, net)) => {
+                setns(users.fd(), CloneFlags::CLONE_NEWUSER)
                     .context("the user namespace of the other containers")?;
                 World(net)
             }
@@ -109,11 +109,11 @@ pub fn visit(home: &Home) -> Result<bool> {
         let _claims = Claims::lock(home)?;
         gate(home)?
     };
-    let Some((process, net)) = gate else {
+    let Some((users, net)) = gate else {
         return Ok(false);
     };
     let context = "the namespaces of containers on bridges";
-    pidfd::enter(process.as_fd(), libc::CLONE_NEWUSER as u64).context(context)?;
+    setns(users.fd(), CloneFlags::CLONE_NEWUSER).context(context)?;
     setns(net.fd(), CloneFlags::CLONE_NEWNET).context(context)?;
     Ok(true)
 }
@@ -141,15 +141,15 @@ pub fn enter_around(pid: i32) -> Result<()> {
         .context("enter the user namespace of the other container's monitor")
 }
 
-/// A process that is in it, and the network namespace.
-fn gate(home: &Home) -> Result<Option<(OwnedFd, Namespace)>> {
+/// Its two namespaces, of whoever is in it.
+fn gate(home: &Home) -> Result<Option<(Namespace, Namespace)>> {
     for (process, path) in entries(home)? {
-        // It may end at any time.
-        if let Some(pidfd) = process.open()?
-            && let Some(path) = path.to_str()
-            && let Ok(net) = Namespace::open(path)
+        // It may end at any time; then the numbers may be another's.
+        if let Ok(users) = Namespace::open(&format!("/proc/{}/ns/user", process.pid))
+            && let Ok(net) = Namespace::open(&path.to_string_lossy())
+            && process.is_alive()?
         {
-            return Ok(Some((pidfd, net)));
+            return Ok(Some((users, net)));
         }
     }
     Ok(None)

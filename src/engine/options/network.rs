@@ -193,7 +193,13 @@ impl Network {
             ),
             _ => bail!("--publish: with --network {mode} there is nothing to publish"),
         }
+        let root = nix::unistd::geteuid().is_root();
         for (at, port) in wanted.ports.iter().enumerate() {
+            let led_by_kernel = root && !port.is_loopback6();
+            ensure!(
+                led_by_kernel || port.protocol != ports::Protocol::Sctp,
+                "--publish {port}: without root, and at [::1], only tcp and udp"
+            );
             let twice = |other: &ports::Port| port.host != 0 && port.collides(other);
             ensure!(
                 !wanted.ports[..at].iter().any(twice),
