@@ -6,7 +6,7 @@ use super::forward;
 use super::link::{self, Namespace};
 use super::names;
 use super::ports::Port;
-use super::reserve::{self, Use};
+use super::reserve::{self, Reserved, Use};
 use super::resolver;
 use super::rules;
 use super::user;
@@ -39,7 +39,7 @@ pub struct Live {
     world: Option<World>,
     ports: Vec<Port>,
     /// Sockets that keep the host's programs from published ports, and each other's monitors; or that are answered.
-    reserved: Vec<(Use, OwnedFd)>,
+    reserved: Vec<Reserved>,
     user: Option<user::Program>,
     /// What the user should know.
     pub notes: Vec<String>,
@@ -159,11 +159,9 @@ impl Live {
 
     /// Has a process answer at ports that no rule leads into the container.
     fn answer(&self, record: &Record, init: OwnedFd) -> Result<()> {
-        let answered = self
-            .reserved
-            .iter()
-            .filter(|(to_be, _)| *to_be == Use::Answered);
-        let sockets: Vec<&OwnedFd> = answered.map(|(_, socket)| socket).collect();
+        let all = self.reserved.iter();
+        let answered = all.filter(|one| one.to_be == Use::Answered);
+        let sockets: Vec<&OwnedFd> = answered.map(|one| &one.socket).collect();
         forward::start(&self.home, &record.id, init, &sockets)
     }
 

@@ -29,18 +29,25 @@ pub enum Use {
     Answered,
 }
 
+/// A socket that has a port of the host.
+#[derive(Debug)]
+pub struct Reserved {
+    pub socket: OwnedFd,
+    pub to_be: Use,
+}
+
 /// All ports with sockets for them; 0 has become a number.
 pub fn all(
     home: &Home,
     wanted: &[Port],
     to_be: impl Fn(&Port) -> Use,
-) -> Result<(Vec<Port>, Vec<(Use, OwnedFd)>)> {
+) -> Result<(Vec<Port>, Vec<Reserved>)> {
     let (mut ports, mut sockets) = (Vec::new(), Vec::new());
     for port in wanted {
         let to_be = to_be(port);
         let (port, own) = one(home, *port, to_be)?;
         ports.push(port);
-        sockets.extend(own.into_iter().map(|socket| (to_be, socket)));
+        sockets.extend(own.into_iter().map(|socket| Reserved { socket, to_be }));
     }
     Ok((ports, sockets))
 }

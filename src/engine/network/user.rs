@@ -7,7 +7,7 @@ use super::ports::{Port, Protocol};
 use super::reserve;
 use super::wanted::Wanted;
 use crate::engine::record::Home;
-use crate::sys::pidfd;
+use crate::sys::{pidfd, process};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use std::fs;
@@ -108,6 +108,8 @@ fn pasta_command(number: &Path) -> Command {
 
 /// It is there when all is set up.
 fn into_background(mut pasta: Command) -> Result<()> {
+    // Until then its number is nowhere: it is not to outlive who would write it down.
+    process::end_with_parent(&mut pasta);
     let output = pasta.output().context("execute pasta")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(
