@@ -108,6 +108,12 @@ enum Verb {
     Tag(Rest),
     /// Remove images
     Rmi(Rest),
+    /// Show what an image was made by
+    History(Rest),
+    /// Keep credentials for a registry
+    Login(Rest),
+    /// Forget credentials for a registry
+    Logout(Rest),
     /// Run a command in the user namespace of an ordinary user's containers, where all their files are root's
     Unshare(Rest),
     /// Print what makes a shell complete `sc`: eval "$(sc completion bash)"
@@ -166,6 +172,9 @@ impl Verb {
             Verb::Save(rest) => programs::become_image(global, Some("save"), &rest.args),
             Verb::Tag(rest) => programs::become_image(global, Some("tag"), &rest.args),
             Verb::Rmi(rest) => programs::become_image(global, Some("rm"), &rest.args),
+            Verb::History(rest) => programs::become_image(global, Some("history"), &rest.args),
+            Verb::Login(rest) => programs::become_image(global, Some("login"), &rest.args),
+            Verb::Logout(rest) => programs::become_image(global, Some("logout"), &rest.args),
             Verb::Unshare(rest) => rootless::unshare(&rest.args),
             Verb::Completion { shell } => {
                 let mut text = Vec::new();

@@ -43,7 +43,6 @@ enum Verb {
     Prune(All),
     /// Show what takes how much of the disk
     Df(Df),
-    /// Show what this machine and installation are
     Info(Info),
 }
 
@@ -69,6 +68,7 @@ struct Df {
     format: Format,
 }
 
+/// Show what this machine and installation are
 #[derive(Debug, Args)]
 pub struct Info {
     #[command(flatten)]
