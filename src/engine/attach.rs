@@ -88,6 +88,7 @@ impl Client {
 
     /// Waits until the container has started, or not.
     pub fn begun(&self) -> Result<()> {
+        let [_, _, stderr] = process::stdio();
         let mut buffer = vec![0; LONGEST + 2];
         loop {
             match self.hear(&mut buffer)? {
@@ -98,6 +99,8 @@ impl Client {
                 }
                 Some(ToClient::Ended(_)) => bail!("the container was stopped meanwhile"),
                 None => bail!("the monitor died before the container was started"),
+                // The monitor's own words: the container has had no chance to say any.
+                Some(ToClient::Err(bytes)) => drop(write_all(stderr, bytes)),
                 Some(_) => {}
             }
         }
