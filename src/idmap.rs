@@ -5,10 +5,11 @@
 //! that is mapped, and nothing else. Who has no subordinate ids unpacks everything as their own.
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{getegid, geteuid};
-use std::fs;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{getegid, geteuid, setgroups, setresgid, setresuid};
+use std::fs::{self, File};
 use std::io::Write;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// Ids of the container, of the host, and how many.
@@ -56,6 +57,16 @@ pub fn enter() -> Result<Ids> {
     leave_host()?;
     finish(mapper)?;
     Ok(ids)
+}
+
+/// Becomes root of the user namespace at a path. Must be called before any thread is started.
+pub fn join(path: &Path) -> Result<()> {
+    let context = || format!("user namespace {}", path.display());
+    let users = File::open(path).with_context(context)?;
+    setns(users, CloneFlags::CLONE_NEWUSER).with_context(context)?;
+    setgroups(&[]).context("setgroups")?;
+    setresgid(0.into(), 0.into(), 0.into()).context("setresgid")?;
+    setresuid(0.into(), 0.into(), 0.into()).context("setresuid")
 }
 
 /// Ids are what they are here: as root of this user namespace, or as the ordinary user that one is.
@@ -146,7 +157,7 @@ fn finish(mut mapper: Child) -> Result<()> {
 }
 
 /// Ranges of a user, by name or number; none when there is no line for them.
-fn subordinate(file: &str, names: &[String]) -> Option<Vec<(u32, u32)>> {
+pub fn subordinate(file: &str, names: &[String]) -> Option<Vec<(u32, u32)>> {
     let ranges = parse(&fs::read_to_string(file).ok()?, names);
     (!ranges.is_empty()).then_some(ranges)
 }

@@ -26,6 +26,7 @@ mod sc_files;
 mod sc_options;
 mod sc_pull;
 mod sc_rootless;
+mod sc_userns;
 mod sc_volumes;
 mod store;
 mod storm;
@@ -51,6 +52,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("sc_options", sc_options::TESTS),
     ("sc_pull", sc_pull::TESTS),
     ("sc_rootless", sc_rootless::TESTS),
+    ("sc_userns", sc_userns::TESTS),
     ("sc_volumes", sc_volumes::TESTS),
     ("lives", lives::TESTS),
     ("streams", streams::TESTS),

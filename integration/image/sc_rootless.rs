@@ -291,7 +291,7 @@ fn the_hosts_network_and_processes_are_shown(place: &Place) -> Result<()> {
     // What an ordinary user cannot have is said, and nothing is left.
     for options in [
         &["--memory", "64m"][..],
-        &["--userns", "host"],
+        &["--userns", "auto"],
         &["--device-cgroup-rule", "c 1:3 r"],
     ] {
         let said = refused(

@@ -15,7 +15,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
 use serde_json::Value;
 use std::fs::{self, File};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,8 +43,23 @@ pub fn open(root: BorrowedFd, path: &Path, flags: OFlag) -> nix::Result<OwnedFd>
 /// The root of a container, with all that is mounted in it.
 pub struct Root {
     fd: OwnedFd,
+    /// Of one that runs with ids of its own: who they are.
+    users: Option<OwnedFd>,
     /// Of one that does not run: mounted by us, and no monitor can begin.
     _ours: Option<(File, Option<Rootfs>)>,
+}
+
+impl Root {
+    /// Where programs that we execute find the user namespace in which files have the ids that the container sees;
+    /// none where they have them anyway.
+    pub fn users(&self) -> Option<String> {
+        let users = self.users.as_ref()?;
+        Some(format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            users.as_raw_fd()
+        ))
+    }
 }
 
 impl AsFd for Root {
@@ -63,7 +78,7 @@ pub fn root(home: &Home, record: &Record) -> Result<Root> {
         bail!("container {} is starting or ending: try again", record.name);
     };
     let dir = home.dir(&record.id);
-    let rootfs = Rootfs::mount(&dir, record)?;
+    let rootfs = Rootfs::mount(&dir, record, None)?;
     let path = match &rootfs {
         Some(rootfs) => rootfs.path().to_owned(),
         None => root_of_bundle(&dir)?,
@@ -78,6 +93,7 @@ pub fn root(home: &Home, record: &Record) -> Result<Root> {
     }
     Ok(Root {
         fd,
+        users: None,
         _ours: Some((lock, rootfs)),
     })
 }
@@ -89,13 +105,18 @@ fn of_running(init: BorrowedFd, record: &Record) -> Result<Root> {
         pidfd::enter(init, libc::CLONE_NEWUSER as u64)
             .context("enter the container's user namespace")?;
     }
-    let path = format!("/proc/{number}/root");
-    let fd = File::open(&path).with_context(|| path.clone())?;
-    // The number was still that process's when it was opened.
+    let open = |what: &str| -> Result<OwnedFd> {
+        let path = format!("/proc/{number}/{what}");
+        Ok(File::open(&path).with_context(|| path.clone())?.into())
+    };
+    let fd = open("root")?;
+    let users = record.ids.map(|_| open("ns/user")).transpose()?;
+    // The number was still that process's when they were opened.
     let ended = pidfd::wait(init, Duration::ZERO)?;
     ensure!(!ended, "container {} has ended: try again", record.name);
     Ok(Root {
-        fd: fd.into(),
+        fd,
+        users,
         _ours: None,
     })
 }

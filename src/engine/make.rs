@@ -7,6 +7,7 @@ use super::options::{image, lifecycle, limits, mounts, namespaces, network, proc
 use super::programs;
 use super::record::{Home, Record, short};
 use super::rootless;
+use super::userns;
 use super::volumes::Hold;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -96,8 +97,9 @@ impl Make {
         };
         self.lifecycle.note(&mut record)?;
         let cidfile = self.cidfile()?;
+        let ids = self.namespaces.own_ids(image.is_some())?;
         // Held until the record names what is made.
-        let mut hold = None;
+        let (mut hold, mut ids_lock) = (None, None);
         let record = home.create(record, |dir, record| {
             let (mut config, volumes) = match image {
                 Some(image) => self.unpack(home, image, command, dir, record)?,
@@ -106,6 +108,9 @@ impl Make {
                     (self.adopt(command, dir)?, Vec::new())
                 }
             };
+            if ids.is_some() {
+                userns::join(&mut config, dir);
+            }
             self.complete(&mut config, wishes, home, dir, record, image.is_some())?;
             record.joins = self.namespaces.apply(&mut config, home)?;
             record.mounts = self.mounts.wanted(home, &volumes)?;
@@ -113,9 +118,16 @@ impl Make {
                 hold = Some(Hold::take(home)?);
             }
             let mounts = &mut record.mounts;
-            self.mounts
-                .apply(&mut config, mounts, home, &mut hold, image.is_some())?;
-            rootless::finish(&mut config);
+            self.mounts.apply(
+                &mut config,
+                mounts,
+                home,
+                &mut hold,
+                image.is_some(),
+                ids.is_some(),
+            )?;
+            let mode = &record.networks.mode;
+            rootless::finish(&mut config, mode.is_prepared() && !mode.is_own());
             let words = config["process"]["args"].as_array().into_iter().flatten();
             record.command = words
                 .filter_map(|word| Some(word.as_str()?.to_owned()))
@@ -125,8 +137,15 @@ impl Make {
             }
             config::without_nulls(&mut config);
             let text = serde_json::to_vec_pretty(&config)?;
-            Ok(fs::write(dir.join("bundle/config.json"), text)?)
+            fs::write(dir.join("bundle/config.json"), text)?;
+            if let Some(size) = ids {
+                let (ids, lock) = userns::claim(home, size)?;
+                userns::give_files(dir, &ids)?;
+                (record.ids, ids_lock) = (Some(ids), Some(lock));
+            }
+            Ok(())
         })?;
+        drop(ids_lock);
         if let Some(hold) = hold {
             hold.keep();
         }

@@ -18,6 +18,7 @@ use super::events::{self, Event};
 use super::mounts::Mount;
 use super::network::wanted::Wanted;
 use super::rootless;
+use super::userns::Ids;
 use crate::clock;
 use crate::sys::file;
 use anyhow::{Context, Result, bail, ensure};
@@ -58,6 +59,8 @@ pub struct Record {
     pub image_id: String,
     /// The layers were unpacked in a user namespace, and are mounted in one.
     pub rootless: bool,
+    /// Of `--userns auto`: claimed as long as this says so.
+    pub ids: Option<Ids>,
     /// Volumes, paths of the host and tmpfs, as they were asked for.
     pub mounts: Vec<Mount>,
     /// Namespaces of other containers that it has.
@@ -247,6 +250,13 @@ impl Home {
     /// Held for moments: while a name is claimed or a directory comes.
     fn lock(&self) -> Result<File> {
         let dir = File::open(self.containers())?;
+        file::lock(dir.as_fd())?;
+        Ok(dir)
+    }
+
+    /// Held while a container that is being made has ids that no record names yet.
+    pub fn lock_ids(&self) -> Result<File> {
+        let dir = File::open(self.names())?;
         file::lock(dir.as_fd())?;
         Ok(dir)
     }

@@ -4,20 +4,31 @@
 //! makes a user namespace first: there overlayfs may be mounted since Linux 5.11, with its marks in `user.`
 //! attributes. Where the kernel refuses, fuse-overlayfs does it.
 
+use super::network::link::Namespace;
 use super::record::Record;
+use super::userns;
 use crate::idmap;
 use crate::sys::mount;
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
+use std::collections::BTreeSet;
 use std::fs::DirBuilder;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+/// In the container's directory: the same once more, with the ids of its user namespace.
+const MAPPED: &str = "mapped";
 
 /// A mounted root; it is unmounted when this is dropped, or when the process ends.
 pub struct Rootfs {
     at: PathBuf,
+    /// More that is mounted in the container's directory.
+    besides: Vec<PathBuf>,
 }
 
 /// Which layers are seen.
@@ -31,21 +42,32 @@ pub enum View {
 }
 
 impl Rootfs {
-    /// The root that the container writes to; none for a bundle, which brings its own. The container's directory is
-    /// the working directory from here on.
-    pub fn mount(dir: &Path, record: &Record) -> Result<Option<Rootfs>> {
+    /// The root that the container writes to; none for a bundle, which brings its own. With the ids of the disk, or, for
+    /// a container that has ids of its own, with those, as its namespace `user` has them. The container's directory is the working
+    /// directory from here on.
+    pub fn mount(dir: &Path, record: &Record, user: Option<&Namespace>) -> Result<Option<Rootfs>> {
         std::env::set_current_dir(dir).with_context(|| dir.display().to_string())?;
         if record.lower.is_empty() {
             return Ok(None);
         }
         enter(record)?;
         let lower = layers(record).join(":");
-        overlay(
-            dir,
-            record,
-            &format!("lowerdir={lower},upperdir=upper,workdir=work"),
-        )
-        .map(Some)
+        match (user, &record.ids) {
+            (Some(user), Some(ids)) => {
+                map_layers(dir, record, user.fd()).context("--userns auto")?;
+                let users = dir.join(userns::AT);
+                user.mount(&users)?;
+                let own = format!("upperdir={MAPPED}/upper,workdir={MAPPED}/work");
+                let options = format!("lowerdir={lower},{own}");
+                let mut rootfs = userns::as_root_of(ids, || overlay(dir, record, &options))?;
+                rootfs.besides = vec![users, dir.join(MAPPED)];
+                Ok(Some(rootfs))
+            }
+            _ => {
+                let options = format!("lowerdir={lower},upperdir=upper,workdir=work");
+                overlay(dir, record, &options).map(Some)
+            }
+        }
     }
 
     /// A root to look at, not to change.
@@ -68,6 +90,13 @@ impl Rootfs {
         overlay(dir, record, &format!("lowerdir={}", lower.join(":")))
     }
 
+    fn at(at: PathBuf) -> Rootfs {
+        Rootfs {
+            at,
+            besides: Vec::new(),
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.at
     }
@@ -76,7 +105,9 @@ impl Rootfs {
 impl Drop for Rootfs {
     fn drop(&mut self) {
         // Without it, the kernel does it at our end; with it, the directory can be removed before.
-        let _ = umount2(&self.at, MntFlags::MNT_DETACH);
+        for path in [&self.at].into_iter().chain(&self.besides) {
+            let _ = umount2(path, MntFlags::MNT_DETACH);
+        }
     }
 }
 
@@ -89,6 +120,27 @@ fn enter(record: &Record) -> Result<()> {
         Path::new("/"),
         libc::MS_REC | libc::MS_SLAVE,
     )?)
+}
+
+/// Mounts the layers once more, each over itself, and the container's directory at `MAPPED`, as the user namespace maps
+/// ids: overlayfs has them from there (Linux 5.19).
+fn map_layers(dir: &Path, record: &Record, user: BorrowedFd) -> Result<()> {
+    let mapped = dir.join(MAPPED);
+    DirBuilder::new().recursive(true).create(&mapped)?;
+    let lower = record.lower.iter().collect::<BTreeSet<_>>().into_iter();
+    let layers = lower.map(|layer| (layer.as_path(), layer.as_path()));
+    for (from, to) in layers.chain([(dir, mapped.as_path())]) {
+        let tree = mount::clone_tree(from, false)?;
+        mount::map_ids(tree.as_fd(), false, user).with_context(|| {
+            format!(
+                "{}: its file system cannot map ids (ext4, xfs, btrfs and tmpfs can)",
+                from.display()
+            )
+        })?;
+        let to = nix::fcntl::open(to, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        mount::attach(tree.as_fd(), to.as_fd())?;
+    }
+    Ok(())
 }
 
 /// Options have one page: the layers are named by links.
@@ -110,7 +162,7 @@ fn overlay(dir: &Path, record: &Record, layers: &str) -> Result<Rootfs> {
         Some(options.as_str()),
     );
     match mounted {
-        Ok(()) => Ok(Rootfs { at }),
+        Ok(()) => Ok(Rootfs::at(at)),
         Err(errno) if record.rootless => by_fuse(&at, layers, errno),
         Err(errno) => Err(errno).context("mount the container's overlay"),
     }
@@ -126,7 +178,7 @@ fn by_fuse(at: &Path, layers: &str, refused: Errno) -> Result<Rootfs> {
         .stdin(Stdio::null())
         .output();
     match output {
-        Ok(output) if output.status.success() => Ok(Rootfs { at: at.to_owned() }),
+        Ok(output) if output.status.success() => Ok(Rootfs::at(at.to_owned())),
         Ok(output) => bail!(
             "mount the container's overlay: the kernel says {refused}, fuse-overlayfs: {}",
             String::from_utf8_lossy(&output.stderr).trim()

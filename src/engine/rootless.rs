@@ -25,9 +25,9 @@ pub fn nest(config: &mut Value) {
     }
 }
 
-/// sysfs and procfs can be mounted only with a network and a pid namespace of the container's own: else the host's
-/// are shown.
-pub fn finish(config: &mut Value) {
+/// In a user namespace sysfs and procfs can be mounted only with a network and a pid namespace of the container's own:
+/// else the host's are shown. `shares_network`: that which it has is another's.
+pub fn finish(config: &mut Value, shares_network: bool) {
     let namespaces = config["linux"]["namespaces"].as_array();
     let has = |kind: &str| {
         let mut kinds = namespaces.into_iter().flatten();
@@ -37,7 +37,7 @@ pub fn finish(config: &mut Value) {
         return;
     }
     let shared = [
-        (has("network"), "sysfs", "/sys", "ro"),
+        (has("network") && !shares_network, "sysfs", "/sys", "ro"),
         (has("pid"), "proc", "/proc", "rw"),
     ];
     for (_, kind, source, access) in shared.iter().filter(|(own, ..)| !own) {

@@ -103,11 +103,13 @@ impl Cp {
     }
 
     fn copy(&self, from: &End, to: &End) -> Result<()> {
+        let users = [from.users(), to.users()];
+        let [reads_as, writes_as] = users.each_ref().map(Option::as_deref).map(in_users);
         if from.is_stream() {
             let into = to
                 .directory(&to.path)
                 .with_context(|| format!("destination {:?} must be a directory", to.typed))?;
-            let output = programs::untar(into, &[])
+            let output = programs::untar(into, &writes_as)
                 .stdin(std::process::Stdio::inherit())
                 .output();
             return programs::said(&output.context("execute sc-image")?);
@@ -115,16 +117,17 @@ impl Cp {
         let source = from.source(self.follow_link)?;
         if to.is_stream() {
             let (dir, name) = source.split(false);
-            let output = programs::tar(dir, &names(name.as_deref(), None))
+            let output = programs::tar(dir, &names(name.as_deref(), None, &reads_as))
                 .stdout(std::process::Stdio::inherit())
                 .output();
             return programs::said(&output.context("execute sc-image")?);
         }
         let (into, under) = to.place(&source)?;
-        let own: &[&str] = if self.archive { &[] } else { &["--own"] };
+        let mut how = writes_as;
+        how.extend((!self.archive).then_some("--own"));
         let (dir, name) = source.split(under.is_some());
-        let args = names(name.as_deref(), under.as_deref());
-        programs::copy(dir, &args, into, own)
+        let args = names(name.as_deref(), under.as_deref(), &reads_as);
+        programs::copy(dir, &args, into, &how)
     }
 }
 
@@ -150,8 +153,16 @@ fn absolute(typed: &str) -> Result<PathBuf> {
     }
 }
 
-fn names<'a>(name: Option<&'a OsStr>, under: Option<&'a OsStr>) -> Vec<&'a OsStr> {
-    let mut args = Vec::new();
+fn in_users(users: Option<&str>) -> Vec<&str> {
+    users.map_or(Vec::new(), |users| vec!["--users", users])
+}
+
+fn names<'a>(
+    name: Option<&'a OsStr>,
+    under: Option<&'a OsStr>,
+    reads_as: &'a [&'a str],
+) -> Vec<&'a OsStr> {
+    let mut args: Vec<&OsStr> = reads_as.iter().map(OsStr::new).collect();
     for (option, value) in [("--name", name), ("--under", under)] {
         if let Some(value) = value {
             args.extend([OsStr::new(option), value]);
@@ -185,6 +196,13 @@ fn is_writable(file: &OwnedFd) -> bool {
 impl End {
     fn is_stream(&self) -> bool {
         matches!(self.side, Side::Host) && self.typed == "-"
+    }
+
+    fn users(&self) -> Option<String> {
+        match &self.side {
+            Side::Host => None,
+            Side::Container { root, .. } => root.users(),
+        }
     }
 
     fn open(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {

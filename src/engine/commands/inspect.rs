@@ -197,6 +197,11 @@ pub fn describe(home: &Home, record: &Record) -> Result<Value> {
         },
         "HostConfig": {
             "NetworkMode": record.networks.name(),
+            "UsernsMode": if record.ids.is_some() { "auto" } else { "" },
+            "IDMappings": record.ids.map(|ids| json!({
+                "UidMap": [format!("0:{}:{}", ids.uid, ids.size)],
+                "GidMap": [format!("0:{}:{}", ids.gid, ids.size)],
+            })),
             "AutoRemove": record.remove,
             "RestartPolicy": { "Name": record.restart.name(), "MaximumRetryCount": restarts },
             "LogConfig": {

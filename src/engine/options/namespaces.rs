@@ -2,8 +2,10 @@
 
 use crate::engine::config::share;
 use crate::engine::record::{Home, Join};
+use crate::engine::userns;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -21,8 +23,9 @@ pub struct Namespaces {
     /// private, or host: it sees all cgroups
     #[arg(long, value_name = "WHOSE")]
     cgroupns: Option<String>,
-    /// host: ids are the host's, as they are anyway for root's containers
-    #[arg(long, value_name = "WHOSE")]
+    /// host: ids as they are without this; auto: ids that no other container has, from those of `containers` in
+    /// /etc/subuid, 65536 or size=COUNT
+    #[arg(long, value_name = "host|auto[:size=COUNT]")]
     userns: Option<String>,
 }
 
@@ -48,7 +51,7 @@ impl Namespaces {
                     })?;
                     ensure!(
                         !has_user_namespace(config),
-                        "{option} {other}: containers of an ordinary user have a user namespace each, and cannot share others"
+                        "{option} {other}: containers with a user namespace of their own, as an ordinary user's are, cannot share others"
                     );
                     let id = home.find(name).context(option)?.id;
                     joins.push(Join {
@@ -75,15 +78,34 @@ impl Namespaces {
             Some("host") => share(config, "cgroup"),
             Some(other) => bail!("--cgroupns {other:?}: neither private nor host"),
         }
-        match self.userns.as_deref() {
-            None | Some("") => {}
-            Some("host") if !has_user_namespace(config) => {}
-            Some("host") => bail!("--userns host: without root, containers need a user namespace"),
-            Some(other) => bail!(
-                "--userns {other:?}: only host; an ordinary user's containers have the user's subordinate ids"
-            ),
-        }
         Ok(joins)
+    }
+
+    /// How many ids of its own it is to have.
+    pub fn own_ids(&self, is_image: bool) -> Result<Option<u32>> {
+        let Some(typed) = self.userns.as_deref() else {
+            return Ok(None);
+        };
+        let (mode, options) = typed.split_once(':').unwrap_or((typed, ""));
+        let size = match (mode, options) {
+            ("" | "host", "") => return Ok(None),
+            ("auto", "") => userns::SIZE,
+            ("auto", options) => options
+                .strip_prefix("size=")
+                .and_then(|size| size.parse().ok())
+                .filter(|size| *size > 0)
+                .with_context(|| format!("--userns {typed:?}: write auto:size=COUNT"))?,
+            _ => bail!("--userns {typed:?}: neither host nor auto[:size=COUNT]"),
+        };
+        ensure!(
+            geteuid().is_root(),
+            "--userns {typed}: without root a container has your own ids and your subordinate ones; leave it out"
+        );
+        ensure!(
+            is_image,
+            "--userns {typed}: a bundle's config.json says itself which ids it has"
+        );
+        Ok(Some(size))
     }
 }
 

@@ -1,5 +1,6 @@
 //! `tar`: files as they are, as a tar stream: `sc cp` and `sc export`.
 
+use crate::idmap;
 use crate::image::diff;
 use crate::image::store::layers::open_dir;
 use anyhow::{Context, Result};
@@ -20,11 +21,17 @@ pub struct Tar {
     /// The name it has in the tar [its own]
     #[arg(long, requires = "name")]
     under: Option<OsString>,
+    /// As root of the user namespace at this path
+    #[arg(long, value_name = "PATH")]
+    users: Option<PathBuf>,
 }
 
 impl Tar {
     pub fn run(&self) -> Result<()> {
         let dir = open_dir(&self.dir)?;
+        if let Some(users) = &self.users {
+            idmap::join(users)?;
+        }
         let to = std::io::BufWriter::with_capacity(256 << 10, std::io::stdout());
         let Some(name) = &self.name else {
             return diff::write_plain(dir, to).context("tar");
