@@ -5,7 +5,7 @@ use super::network::wanted::Mode;
 use super::options::image::{Missing, When};
 use super::options::{image, lifecycle, limits, mounts, namespaces, network, process, security};
 use super::programs;
-use super::record::{Home, Record, short};
+use super::record::{Home, Record, Typed, short};
 use super::rootless;
 use super::userns;
 use super::volumes::Hold;
@@ -93,6 +93,13 @@ impl Make {
             networks: self.network.wanted(home, image.is_none())?,
             runtime: self.runtime()?,
             systemd_cgroup: self.cgroup.systemd_cgroup,
+            typed: Typed {
+                entrypoint: self.process.entrypoint.clone(),
+                command: command.to_vec(),
+                env: wishes.env.clone(),
+                workdir: wishes.cwd.clone(),
+                user: self.process.user.clone(),
+            },
             ..Record::default()
         };
         self.lifecycle.note(&mut record)?;
@@ -231,7 +238,9 @@ impl Make {
         ] {
             program.args(values.iter().map(|value| format!("{option}={value}")));
         }
+        // The command's options are not sc-image's.
         program
+            .arg("--")
             .arg(image)
             .args(command)
             .stdin(Stdio::null())

@@ -59,6 +59,7 @@ pub struct Record {
     pub image_id: String,
     /// The layers were unpacked in a user namespace, and are mounted in one.
     pub rootless: bool,
+    pub typed: Typed,
     /// Of `--userns auto`: claimed as long as this says so.
     pub ids: Option<Ids>,
     /// Volumes, paths of the host and tmpfs, as they were asked for.
@@ -87,6 +88,18 @@ pub struct Record {
     pub again: bool,
     /// It is about to be removed: never start it.
     pub removing: bool,
+}
+
+/// What was typed instead of what the image says: an image made of the container says so too.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Typed {
+    /// Empty: the image's is not wanted.
+    pub entrypoint: Option<String>,
+    pub command: Vec<String>,
+    pub env: Vec<String>,
+    pub workdir: Option<String>,
+    pub user: Option<String>,
 }
 
 /// A container's first process, for good.
