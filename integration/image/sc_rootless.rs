@@ -3,10 +3,10 @@
 //! The user is nobody, because newuidmap(1) wants one with a name; /etc/subuid is a file of our own in a mount
 //! namespace of each command.
 
-use crate::place::{Place, sc_image, sc_runtime, text};
+use crate::place::{CannotRun, Place, sc_image, sc_runtime, text};
 use crate::sc::program;
 use crate::tests;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::{Command, Output, Stdio};
@@ -19,6 +19,7 @@ tests! {
     the_hosts_network_and_processes_are_shown ["busybox", "setpriv", "newuidmap"],
     without_subordinate_ids_everything_is_the_users ["busybox", "setpriv"],
     a_killed_monitor_leaves_what_rm_clears ["busybox", "setpriv", "newuidmap"],
+    where_the_kernel_has_no_overlay_fuse_overlayfs_has_one ["busybox", "setpriv", "newuidmap", "fuse-overlayfs"],
 }
 
 const UID: u32 = 65_534;
@@ -43,7 +44,7 @@ fn home(place: &Place, uid: u32) -> Result<()> {
          echo joe:x:7:8::/:/bin/sh >r/etc/passwd
          echo joes >r/data/file; chown -R 7:8 r/data
          tar -C r -cf busybox.tar .")?;
-    fs::create_dir(place.path("home"))?;
+    fs::create_dir_all(place.path("home"))?;
     chown(place.path("home"), Some(uid), Some(uid))?;
     fs::set_permissions(&place.dir, fs::Permissions::from_mode(0o755))?;
     ok(place, uid, &["import", "../busybox.tar", "busybox"]).map(drop)
@@ -378,5 +379,55 @@ fn a_killed_monitor_leaves_what_rm_clears(place: &Place) -> Result<()> {
     ok(place, UID, &["stop", "-t", "0", "orphan"])?;
     ok(place, UID, &["start", "orphan"])?;
     ok(place, UID, &["rm", "-f", "orphan"])?;
+    assert_nothing(place, UID)
+}
+
+/// A store on an overlay: the kernel takes none as the upper layer of another.
+fn where_the_kernel_has_no_overlay_fuse_overlayfs_has_one(place: &Place) -> Result<()> {
+    if !std::path::Path::new("/dev/fuse").exists() {
+        bail!(CannotRun("no /dev/fuse".to_owned()));
+    }
+    place.sh("mkdir lower upper work home
+         mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay home")?;
+    let done = fuse_overlayfs_has_one(place);
+    place.sh("umount -l home")?;
+    done
+}
+
+fn fuse_overlayfs_has_one(place: &Place) -> Result<()> {
+    home(place, UID)?;
+    let script = "grep -c ' / fuse' /proc/self/mounts; rm /etc/passwd; rm -r /data; mkdir /data; echo n >/data/n; \
+                  touch /x; chown 33:34 /x; echo h >/etc/.hidden; ls -A /data /etc | cat";
+    let listed = "/data:\nn\n\n/etc:\n.hidden\nhostname\nhosts\nresolv.conf\n";
+    let run = ["run", "--name", "box", "busybox", "sh", "-c", script];
+    ensure!(ok(place, UID, &run)? == format!("1\n{listed}"));
+    let said = ok(place, UID, &["diff", "box"])?;
+    let expected =
+        "C /data\nD /data/file\nA /data/n\nC /etc\nA /etc/.hidden\nD /etc/passwd\nA /x\n";
+    ensure!(said == expected, "{said}");
+    ok(place, UID, &["commit", "box", "made"])?;
+    // Flat: no file system below knows marks.
+    ok(place, UID, &["image", "unpack", "--bundle", "made", "made"])?;
+    let said = place.sh("cd home/made/rootfs; ls -A data etc; stat -c %u:%g x")?;
+    let expected = "data:\nn\n\netc:\n.hidden\n700032:800033\n";
+    ensure!(said == expected, "{said}");
+    ok(place, UID, &["export", "-o", "whole.tar", "box"])?;
+    let files =
+        place.sh("tar -tf home/whole.tar | grep -E '^(data|etc)/.|wh' | sort | tr '\\n' ' '")?;
+    let expected = "data/n etc/.hidden etc/hostname etc/hosts etc/resolv.conf ";
+    ensure!(files == expected, "{files}");
+    // Stopped and running: into it, and out.
+    fs::write(place.path("home/in"), "in\n")?;
+    ok(place, UID, &["cp", "in", "box:/data/stopped"])?;
+    ok(
+        place,
+        UID,
+        &["run", "-d", "--name", "web", "busybox", "sleep", "1000"],
+    )?;
+    ok(place, UID, &["cp", "in", "web:/data/running"])?;
+    ensure!(ok(place, UID, &["exec", "web", "cat", "/data/running"])? == "in\n");
+    ensure!(ok(place, UID, &["diff", "web"])?.contains("A /data/running\n"));
+    ok(place, UID, &["cp", "box:/data/stopped", "out"])?;
+    ok(place, UID, &["rm", "-f", "box", "web"])?;
     assert_nothing(place, UID)
 }

@@ -9,20 +9,22 @@ use super::record::Record;
 use super::userns;
 use crate::idmap;
 use crate::sys::mount;
-use anyhow::{Context, Result, bail, ensure};
-use nix::errno::Errno;
+use anyhow::{Context, Result, ensure};
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use std::collections::BTreeSet;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// In the container's directory: the same once more, with the ids of its user namespace.
 const MAPPED: &str = "mapped";
+
+/// There, where fuse-overlayfs has written the container's own layer.
+const FUSE: &str = "fuse";
 
 /// A mounted root; it is unmounted when this is dropped, or when the process ends.
 pub struct Rootfs {
@@ -59,13 +61,13 @@ impl Rootfs {
                 user.mount(&users)?;
                 let own = format!("upperdir={MAPPED}/upper,workdir={MAPPED}/work");
                 let options = format!("lowerdir={lower},{own}");
-                let mut rootfs = userns::as_root_of(ids, || overlay(dir, record, &options))?;
+                let mut rootfs = userns::as_root_of(ids, || overlay(dir, record, &options, None))?;
                 rootfs.besides = vec![users, dir.join(MAPPED)];
                 Ok(Some(rootfs))
             }
             _ => {
                 let options = format!("lowerdir={lower},upperdir=upper,workdir=work");
-                overlay(dir, record, &options).map(Some)
+                overlay(dir, record, &options, None).map(Some)
             }
         }
     }
@@ -87,7 +89,8 @@ impl Rootfs {
                 lower.push("none".to_owned());
             }
         }
-        overlay(dir, record, &format!("lowerdir={}", lower.join(":")))
+        let layers = format!("lowerdir={}", lower.join(":"));
+        overlay(dir, record, &layers, Some(view))
     }
 
     fn at(at: PathBuf) -> Rootfs {
@@ -148,8 +151,12 @@ fn layers(record: &Record) -> Vec<String> {
     (0..record.lower.len()).map(|n| format!("l/{n}")).collect()
 }
 
-fn overlay(dir: &Path, record: &Record, layers: &str) -> Result<Rootfs> {
+/// `view`: to look at; none to be written.
+fn overlay(dir: &Path, record: &Record, layers: &str, view: Option<View>) -> Result<Rootfs> {
     let at = dir.join("bundle/rootfs");
+    if view != Some(View::Image) && is_by_fuse(dir) {
+        return by_fuse(&at, layers).context("mount the container's overlay, as before");
+    }
     let options = match record.rootless {
         true => format!("{layers},userxattr"),
         false => layers.to_owned(),
@@ -163,29 +170,42 @@ fn overlay(dir: &Path, record: &Record, layers: &str) -> Result<Rootfs> {
     );
     match mounted {
         Ok(()) => Ok(Rootfs::at(at)),
-        Err(errno) if record.rootless => by_fuse(&at, layers, errno),
+        Err(errno) if record.rootless => {
+            if view.is_none() {
+                // First: what is written must not be taken for the kernel's.
+                File::create(dir.join(FUSE))?;
+            }
+            by_fuse(&at, layers).with_context(|| {
+                format!(
+                    "mount the container's overlay: the kernel says {errno} (Linux 5.11 can do it without root, on a file \
+                     system with user. attributes that is no overlay itself)"
+                )
+            })
+        }
         Err(errno) => Err(errno).context("mount the container's overlay"),
     }
 }
 
+/// Was the container's own layer written by fuse-overlayfs? The kernel does not know its marks: it remains so.
+pub fn is_by_fuse(dir: &Path) -> bool {
+    dir.join(FUSE).exists()
+}
+
 /// KERNEL(5.11): drop when overlayfs in a user namespace can be relied on. It works on in the background, and
 /// ends when nobody has it mounted any more.
-fn by_fuse(at: &Path, layers: &str, refused: Errno) -> Result<Rootfs> {
+fn by_fuse(at: &Path, layers: &str) -> Result<Rootfs> {
     let output = Command::new("fuse-overlayfs")
         .arg("-o")
         .arg(layers)
         .arg(at)
         .stdin(Stdio::null())
         .output();
-    match output {
-        Ok(output) if output.status.success() => Ok(Rootfs::at(at.to_owned())),
-        Ok(output) => bail!(
-            "mount the container's overlay: the kernel says {refused}, fuse-overlayfs: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        ),
-        Err(e) => bail!(
-            "mount the container's overlay: the kernel says {refused} (Linux 5.11 can do it without root, on a file system \
-             with user. attributes), and fuse-overlayfs: {e}"
-        ),
-    }
+    let output = output.context("execute fuse-overlayfs")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "fuse-overlayfs: {}",
+        said.trim().lines().last().unwrap_or("it died")
+    );
+    Ok(Rootfs::at(at.to_owned()))
 }

@@ -1,10 +1,10 @@
 //! How does a directory become a layer? An overlay's upper directory, or a whole tree, as a tar stream.
 //!
 //! overlayfs's marks become image-spec's: a character device 0:0 a whiteout, an opaque directory
-//! `.wh..wh..opq`. The same tree gives the same bytes: names are sorted, times are those of the files.
+//! `.wh..wh..opq`. fuse-overlayfs may have made these itself. The same tree gives the same bytes: names are sorted, times are those of the files.
 //! A *plain* stream is of a tree as it is seen, where no name and no mark means anything.
 
-use super::layer::{join, takes_xattr};
+use super::layer::{OPAQUE as OPAQUE_NAME, join, takes_xattr};
 use super::tape::{Entry, Kind as EntryKind, Time, Writer};
 use super::unpack::below::OPAQUE;
 use super::unpack::tree::{Kind, Stat, lstat, names, open_at, quoted, stat_of};
@@ -18,10 +18,20 @@ use std::io::{Write, empty};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-/// Writes what is in the directory `root` as a layer, without what is at the paths `left_out`.
-pub fn write(root: OwnedFd, left_out: &[Vec<u8>], to: impl Write) -> Result<()> {
+/// The directory hides what is below, as fuse-overlayfs(1) says it.
+const FUSE_OPAQUE: &[u8] = b"user.fuseoverlayfs.opaque";
+
+/// Writes what is in the directory `root` as a layer, without what is at the paths `left_out`. `marked_by_name`:
+/// fuse-overlayfs was there, which has image-spec's own marks beside the kernel's.
+pub fn write(
+    root: OwnedFd,
+    left_out: &[Vec<u8>],
+    marked_by_name: bool,
+    to: impl Write,
+) -> Result<()> {
     let mut layer = Layer::new(to, false);
     layer.left_out = left_out.to_vec();
+    layer.marked_by_name = marked_by_name;
     layer.root(root)
 }
 
@@ -40,6 +50,7 @@ pub fn write_one(dir: OwnedFd, name: &[u8], under: &[u8], to: impl Write) -> Res
 struct Layer<W: Write> {
     writer: Writer<W>,
     plain: bool,
+    marked_by_name: bool,
     left_out: Vec<Vec<u8>>,
     /// Where a file with several names was written first.
     links: HashMap<u64, Vec<u8>>,
@@ -50,6 +61,7 @@ impl<W: Write> Layer<W> {
         Layer {
             writer: Writer::new(to),
             plain,
+            marked_by_name: false,
             left_out: Vec::new(),
             links: HashMap::new(),
         }
@@ -74,10 +86,24 @@ impl<W: Write> Layer<W> {
             if self.left_out.contains(&below) {
                 continue;
             }
+            if self.marked_by_name && name.starts_with(b".wh.") {
+                self.mark(dir, &name, &below)?;
+                continue;
+            }
             self.name(dir, &name, &below)
                 .with_context(|| quoted(&below))?;
         }
         Ok(())
+    }
+
+    /// A whiteout is as it is to be; a directory that hides was marked already.
+    fn mark(&mut self, dir: BorrowedFd, name: &[u8], path: &[u8]) -> Result<()> {
+        if name == OPAQUE_NAME {
+            return Ok(());
+        }
+        let stat = lstat(dir, name)?.context("it has gone")?;
+        let hidden = entry(&stat, path, EntryKind::File);
+        self.writer.put(&hidden, empty())
     }
 
     fn name(&mut self, dir: BorrowedFd, name: &[u8], path: &[u8]) -> Result<()> {
@@ -126,15 +152,23 @@ impl<W: Write> Layer<W> {
         self.put(entry(stat, &with_slash, EntryKind::Directory), dir, name)?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
         let inside = open_at(dir, name, flags)?;
-        for attribute in OPAQUE.iter().filter(|_| !self.plain) {
-            if xattr::get_at(inside.as_fd(), b"", attribute)?.as_deref() == Some(b"y") {
-                let at = join(path, b".wh..wh..opq");
-                self.writer
-                    .put(&entry(stat, &at, EntryKind::File), empty())?;
-                break;
-            }
+        if !self.plain && self.hides(inside.as_fd())? {
+            let at = join(path, OPAQUE_NAME);
+            self.writer
+                .put(&entry(stat, &at, EntryKind::File), empty())?;
         }
         self.directory(inside.as_fd(), path)
+    }
+
+    /// Does a directory hide what is below?
+    fn hides(&self, dir: BorrowedFd) -> Result<bool> {
+        let fuse = self.marked_by_name.then_some(FUSE_OPAQUE);
+        for attribute in OPAQUE.into_iter().chain(fuse) {
+            if xattr::get_at(dir, b"", attribute)?.as_deref() == Some(b"y") {
+                return Ok(true);
+            }
+        }
+        Ok(self.marked_by_name && lstat(dir, OPAQUE_NAME)?.is_some())
     }
 
     fn put(&mut self, mut one: Entry, dir: BorrowedFd, name: &[u8]) -> Result<()> {

@@ -589,8 +589,8 @@ impl<'a> Unpacker<'a> {
                     None => {
                         let mode = Mode::from_bits_truncate(0o600);
                         mknodat(&*parent, name, SFlag::S_IFCHR, mode, 0)
-                            .call("mknodat", || quoted(path))?;
-                        Ok(())
+                            .call("mknodat", || quoted(path))
+                            .context("a whiteout cannot be made there, as on a file system that is an overlay itself")
                     }
                     // This layer's own: a directory of it hides what is below, anything else does anyway.
                     Some(there) if there.kind == Kind::Directory => {

@@ -5,6 +5,7 @@ use crate::engine::cli::Global;
 use crate::engine::now::{self, Now};
 use crate::engine::programs;
 use crate::engine::record::{Home, Record};
+use crate::engine::rootfs::is_by_fuse;
 use crate::show::printable;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -75,6 +76,7 @@ impl Commit {
         for instruction in instructions(record).iter().chain(&self.change) {
             command.arg(format!("--change={instruction}"));
         }
+        command.args(is_by_fuse(&dir).then_some("--fuse"));
         // The runtime made places for mounts there.
         for path in diff::mounted(&dir)? {
             command.arg("--without").arg(path);

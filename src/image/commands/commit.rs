@@ -30,6 +30,9 @@ pub struct Commit {
     /// A path of DIR that is no part of the image; may be repeated
     #[arg(long, value_name = "PATH")]
     without: Vec<PathBuf>,
+    /// DIR is fuse-overlayfs's: names in it that begin with .wh. are whiteouts
+    #[arg(long)]
+    fuse: bool,
     /// How the layer is stored
     #[arg(long, value_enum, default_value_t = How::Gzip)]
     compression: How,
@@ -60,7 +63,8 @@ impl Commit {
             .iter()
             .map(|path| inside(path.as_os_str().as_bytes()));
         let without = without.collect::<Result<Vec<_>>>().context("--without")?;
-        let layer = create::make_layer(&store, open_dir(&self.upper)?, &without, compression)
+        let upper = open_dir(&self.upper)?;
+        let layer = create::make_layer(&store, upper, &without, self.fuse, compression)
             .with_context(|| format!("commit {}", self.upper.display()))?;
         let descriptor =
             create::image(&store, Some(&base), layer, "sc-image commit", &self.wishes)?;
