@@ -6,8 +6,10 @@ use super::now;
 use super::record::{Home, Record};
 use super::rootfs::Rootfs;
 use super::volumes;
+use crate::idmap::Kept;
 use crate::sys::{mount, pidfd};
 use anyhow::{Context, Result, bail, ensure};
+use caps::CapSet;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -45,20 +47,23 @@ pub struct Root {
     fd: OwnedFd,
     /// Of one that runs with ids of its own: who they are.
     users: Option<OwnedFd>,
+    /// Of one that does not run: who keeps an id.
+    kept: Option<Kept>,
     /// Of one that does not run: mounted by us, and no monitor can begin.
     _ours: Option<(File, Option<Rootfs>)>,
 }
 
 impl Root {
-    /// Where programs that we execute find the user namespace in which files have the ids that the container sees;
-    /// none where they have them anyway.
-    pub fn users(&self) -> Option<String> {
-        let users = self.users.as_ref()?;
-        Some(format!(
-            "/proc/{}/fd/{}",
-            std::process::id(),
-            users.as_raw_fd()
-        ))
+    /// What tar and untar must know, so that files have the owners that the container sees.
+    pub fn options(&self) -> Vec<String> {
+        let users = self.users.as_ref().map(|users| {
+            let path = format!("/proc/{}/fd/{}", std::process::id(), users.as_raw_fd());
+            ["--users".to_owned(), path]
+        });
+        let kept = self
+            .kept
+            .map(|kept| ["--kept".to_owned(), kept.to_string()]);
+        users.into_iter().chain(kept).flatten().collect()
     }
 }
 
@@ -94,6 +99,7 @@ pub fn root(home: &Home, record: &Record) -> Result<Root> {
     Ok(Root {
         fd,
         users: None,
+        kept: record.kept,
         _ours: Some((lock, rootfs)),
     })
 }
@@ -104,6 +110,12 @@ fn of_running(init: BorrowedFd, record: &Record) -> Result<Root> {
         // Files of the container belong to ids that only its user namespace knows.
         pidfd::enter(init, libc::CLONE_NEWUSER as u64)
             .context("enter the container's user namespace")?;
+        if record.kept.is_some() {
+            // Who is not root there would lose them with the next execve(2).
+            let all = caps::read(None, CapSet::Permitted)?;
+            caps::set(None, CapSet::Inheritable, &all)?;
+            caps::set(None, CapSet::Ambient, &all)?;
+        }
     }
     let open = |what: &str| -> Result<OwnedFd> {
         let path = format!("/proc/{number}/{what}");
@@ -117,6 +129,7 @@ fn of_running(init: BorrowedFd, record: &Record) -> Result<Root> {
     Ok(Root {
         fd,
         users,
+        kept: None,
         _ours: None,
     })
 }

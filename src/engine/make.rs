@@ -3,6 +3,7 @@
 use super::config::{self, Wishes};
 use super::network::wanted::Mode;
 use super::options::image::{Missing, When};
+use super::options::namespaces::Users;
 use super::options::{image, lifecycle, limits, mounts, namespaces, network, process, security};
 use super::programs;
 use super::record::{Home, Record, Typed, short};
@@ -104,7 +105,11 @@ impl Make {
         };
         self.lifecycle.note(&mut record)?;
         let cidfile = self.cidfile()?;
-        let ids = self.namespaces.own_ids(image.is_some())?;
+        let users = self.namespaces.users(image.is_some())?;
+        if let Users::Kept(kept) = users {
+            record.kept = Some(kept);
+        }
+        let has_own = matches!(users, Users::Own(_));
         // Held until the record names what is made.
         let (mut hold, mut ids_lock) = (None, None);
         let record = home.create(record, |dir, record| {
@@ -115,7 +120,7 @@ impl Make {
                     (self.adopt(command, dir)?, Vec::new())
                 }
             };
-            if ids.is_some() {
+            if has_own {
                 userns::join(&mut config, dir);
             }
             self.complete(&mut config, wishes, home, dir, record, image.is_some())?;
@@ -131,7 +136,7 @@ impl Make {
                 home,
                 &mut hold,
                 image.is_some(),
-                ids.is_some(),
+                has_own,
             )?;
             let mode = &record.networks.mode;
             rootless::finish(&mut config, mode.is_prepared() && !mode.is_own());
@@ -145,7 +150,7 @@ impl Make {
             config::without_nulls(&mut config);
             let text = serde_json::to_vec_pretty(&config)?;
             fs::write(dir.join("bundle/config.json"), text)?;
-            if let Some(size) = ids {
+            if let Users::Own(size) = users {
                 let (ids, lock) = userns::claim(home, size)?;
                 userns::give_files(dir, &ids)?;
                 (record.ids, ids_lock) = (Some(ids), Some(lock));
@@ -221,8 +226,12 @@ impl Make {
             .arg("--bundle")
             .arg(dir.join("bundle"));
         program.args(self.process.tty.then_some("--tty"));
+        let kept = record.kept.map(|kept| kept.to_string());
+        // podman's: who keeps an id is who runs it.
+        let user = self.process.user.clone().or_else(|| kept.clone());
         for (option, value) in [
-            ("--user", &self.process.user),
+            ("--kept", &kept),
+            ("--user", &user),
             ("--entrypoint", &self.process.entrypoint),
             ("--platform", &self.image.platform),
         ] {
@@ -275,7 +284,7 @@ impl Make {
         record.health = self.lifecycle.health(layers.healthcheck.as_ref())?;
         let text = fs::read(dir.join("bundle/config.json"))?;
         let mut config: Value = serde_json::from_slice(&text)?;
-        rootless::nest(&mut config);
+        rootless::nest(&mut config, record.kept);
         let said = config["annotations"]["org.opencontainers.image.stopSignal"].as_str();
         if let (Some(signal), true) = (said, record.stop_signal.is_empty()) {
             record.stop_signal = signal.to_owned();

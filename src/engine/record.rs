@@ -20,6 +20,7 @@ use super::network::wanted::Wanted;
 use super::rootless;
 use super::userns::Ids;
 use crate::clock;
+use crate::idmap::Kept;
 use crate::sys::file;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,8 @@ pub struct Record {
     pub typed: Typed,
     /// Of `--userns auto`: claimed as long as this says so.
     pub ids: Option<Ids>,
+    /// Of `--userns keep-id`.
+    pub kept: Option<Kept>,
     /// Volumes, paths of the host and tmpfs, as they were asked for.
     pub mounts: Vec<Mount>,
     /// Namespaces of other containers that it has.

@@ -7,7 +7,7 @@
 use super::network::link::Namespace;
 use super::record::Record;
 use super::userns;
-use crate::idmap;
+use crate::idmap::{self, Kept};
 use crate::sys::mount;
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::OFlag;
@@ -17,6 +17,7 @@ use nix::sys::stat::Mode;
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -66,6 +67,9 @@ impl Rootfs {
                 Ok(Some(rootfs))
             }
             _ => {
+                if let Some(kept) = record.kept {
+                    give_root(dir, kept)?;
+                }
                 let options = format!("lowerdir={lower},upperdir=upper,workdir=work");
                 overlay(dir, record, &options, None).map(Some)
             }
@@ -123,6 +127,16 @@ fn enter(record: &Record) -> Result<()> {
         Path::new("/"),
         libc::MS_REC | libc::MS_SLAVE,
     )?)
+}
+
+/// The container's `/` is not the user's, but its root's.
+fn give_root(dir: &Path, kept: Kept) -> Result<()> {
+    let upper = dir.join("upper");
+    let (uid, gid) = kept.outward(0, 0);
+    if upper.metadata()?.uid() != 0 {
+        return Ok(());
+    }
+    chown(&upper, Some(uid as u32), Some(gid as u32)).with_context(|| upper.display().to_string())
 }
 
 /// Mounts the layers once more, each over itself, and the container's directory at `MAPPED`, as the user namespace maps

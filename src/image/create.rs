@@ -75,12 +75,11 @@ fn judge(blob: File) -> Result<Digest> {
     read
 }
 
-/// Stores a directory as a layer, as [`super::diff::write`] makes it.
+/// Stores a directory as a layer.
 pub fn make_layer(
     store: &Store,
     dir: OwnedFd,
-    left_out: &[Vec<u8>],
-    marked_by_name: bool,
+    how: super::diff::How,
     compression: Compression,
 ) -> Result<Layer> {
     let mut inner = Hashed {
@@ -88,7 +87,7 @@ pub fn make_layer(
         hasher: Hasher::new(),
     };
     let to = io::BufWriter::with_capacity(256 << 10, &mut inner);
-    super::diff::write(dir, left_out, marked_by_name, to)?;
+    super::diff::write(dir, how, to)?;
     let (digest, size) = inner.to.finish()?.commit()?;
     Ok(Layer {
         blob: Descriptor::new(layer_type(compression), digest, size),

@@ -77,6 +77,9 @@ impl Commit {
             command.arg(format!("--change={instruction}"));
         }
         command.args(is_by_fuse(&dir).then_some("--fuse"));
+        if let Some(kept) = record.kept {
+            command.arg(format!("--kept={kept}"));
+        }
         // The runtime made places for mounts there.
         for path in diff::mounted(&dir)? {
             command.arg("--without").arg(path);

@@ -103,13 +103,13 @@ impl Cp {
     }
 
     fn copy(&self, from: &End, to: &End) -> Result<()> {
-        let users = [from.users(), to.users()];
-        let [reads_as, writes_as] = users.each_ref().map(Option::as_deref).map(in_users);
+        let (reads_as, written_as) = (from.options(), to.options());
+        let mut how: Vec<&str> = written_as.iter().map(String::as_str).collect();
         if from.is_stream() {
             let into = to
                 .directory(&to.path)
                 .with_context(|| format!("destination {:?} must be a directory", to.typed))?;
-            let output = programs::untar(into, &writes_as)
+            let output = programs::untar(into, &how)
                 .stdin(std::process::Stdio::inherit())
                 .output();
             return programs::said(&output.context("execute sc-image")?);
@@ -123,7 +123,6 @@ impl Cp {
             return programs::said(&output.context("execute sc-image")?);
         }
         let (into, under) = to.place(&source)?;
-        let mut how = writes_as;
         how.extend((!self.archive).then_some("--own"));
         let (dir, name) = source.split(under.is_some());
         let args = names(name.as_deref(), under.as_deref(), &reads_as);
@@ -153,14 +152,10 @@ fn absolute(typed: &str) -> Result<PathBuf> {
     }
 }
 
-fn in_users(users: Option<&str>) -> Vec<&str> {
-    users.map_or(Vec::new(), |users| vec!["--users", users])
-}
-
 fn names<'a>(
     name: Option<&'a OsStr>,
     under: Option<&'a OsStr>,
-    reads_as: &'a [&'a str],
+    reads_as: &'a [String],
 ) -> Vec<&'a OsStr> {
     let mut args: Vec<&OsStr> = reads_as.iter().map(OsStr::new).collect();
     for (option, value) in [("--name", name), ("--under", under)] {
@@ -198,10 +193,10 @@ impl End {
         matches!(self.side, Side::Host) && self.typed == "-"
     }
 
-    fn users(&self) -> Option<String> {
+    fn options(&self) -> Vec<String> {
         match &self.side {
-            Side::Host => None,
-            Side::Container { root, .. } => root.users(),
+            Side::Host => Vec::new(),
+            Side::Container { root, .. } => root.options(),
         }
     }
 

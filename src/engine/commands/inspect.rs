@@ -197,7 +197,11 @@ pub fn describe(home: &Home, record: &Record) -> Result<Value> {
         },
         "HostConfig": {
             "NetworkMode": record.networks.name(),
-            "UsernsMode": if record.ids.is_some() { "auto" } else { "" },
+            "UsernsMode": match (record.ids, record.kept) {
+                (Some(_), _) => "auto",
+                (_, Some(_)) => "keep-id",
+                _ => "",
+            },
             "IDMappings": record.ids.map(|ids| json!({
                 "UidMap": [format!("0:{}:{}", ids.uid, ids.size)],
                 "GidMap": [format!("0:{}:{}", ids.gid, ids.size)],

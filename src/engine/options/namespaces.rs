@@ -3,9 +3,10 @@
 use crate::engine::config::share;
 use crate::engine::record::{Home, Join};
 use crate::engine::userns;
+use crate::idmap::Kept;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use nix::unistd::geteuid;
+use nix::unistd::{getegid, geteuid};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -24,8 +25,9 @@ pub struct Namespaces {
     #[arg(long, value_name = "WHOSE")]
     cgroupns: Option<String>,
     /// host: ids as they are without this; auto: ids that no other container has, from those of `containers` in
-    /// /etc/subuid, 65536 or size=COUNT
-    #[arg(long, value_name = "host|auto[:size=COUNT]")]
+    /// /etc/subuid, 65536 or size=COUNT; keep-id: an ordinary user is in the container who she is outside, and runs
+    /// it, or is who uid=UID,gid=GID says
+    #[arg(long, value_name = "host|auto|keep-id[:OPTIONS]")]
     userns: Option<String>,
 }
 
@@ -81,32 +83,74 @@ impl Namespaces {
         Ok(joins)
     }
 
-    /// How many ids of its own it is to have.
-    pub fn own_ids(&self, is_image: bool) -> Result<Option<u32>> {
-        let Some(typed) = self.userns.as_deref() else {
-            return Ok(None);
-        };
+    /// Which ids it is to have.
+    pub fn users(&self, is_image: bool) -> Result<Users> {
+        let typed = self.userns.as_deref().unwrap_or_default();
         let (mode, options) = typed.split_once(':').unwrap_or((typed, ""));
-        let size = match (mode, options) {
-            ("" | "host", "") => return Ok(None),
-            ("auto", "") => userns::SIZE,
-            ("auto", options) => options
-                .strip_prefix("size=")
-                .and_then(|size| size.parse().ok())
-                .filter(|size| *size > 0)
-                .with_context(|| format!("--userns {typed:?}: write auto:size=COUNT"))?,
-            _ => bail!("--userns {typed:?}: neither host nor auto[:size=COUNT]"),
+        let users = match (mode, options) {
+            ("" | "host", "") => return Ok(Users::AsEver),
+            ("auto", "") => Users::Own(userns::SIZE),
+            ("auto", options) => {
+                let size = options
+                    .strip_prefix("size=")
+                    .and_then(|size| size.parse().ok())
+                    .filter(|size| *size > 0);
+                Users::Own(
+                    size.with_context(|| format!("--userns {typed:?}: write auto:size=COUNT"))?,
+                )
+            }
+            ("keep-id", options) => {
+                Users::Kept(kept(options).with_context(|| format!("--userns {typed:?}"))?)
+            }
+            _ => bail!(
+                "--userns {typed:?}: neither host nor auto[:size=COUNT] nor keep-id[:uid=UID,gid=GID]"
+            ),
         };
-        ensure!(
-            geteuid().is_root(),
-            "--userns {typed}: without root a container has your own ids and your subordinate ones; leave it out"
-        );
+        match users {
+            Users::Kept(_) => ensure!(
+                !geteuid().is_root(),
+                "--userns {typed}: is for ordinary users, whose id in the container would be root's; root has auto"
+            ),
+            _ => ensure!(
+                geteuid().is_root(),
+                "--userns {typed}: without root a container has your own ids and your subordinate ones; keep-id gives you your own \
+                 id inside"
+            ),
+        }
         ensure!(
             is_image,
             "--userns {typed}: a bundle's config.json says itself which ids it has"
         );
-        Ok(Some(size))
+        Ok(users)
     }
+}
+
+/// `--userns`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Users {
+    /// As root the host's; else the user's own as root's, and the subordinate ones.
+    AsEver,
+    /// So many that no other container has.
+    Own(u32),
+    /// The user's own id is no other in the container.
+    Kept(Kept),
+}
+
+/// `uid=UID,gid=GID`; the user's own where nothing is said.
+fn kept(options: &str) -> Result<Kept> {
+    let mut kept = Kept {
+        uid: geteuid().as_raw(),
+        gid: getegid().as_raw(),
+    };
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        let number = |text: &str| text.parse().with_context(|| format!("{option:?}"));
+        match option.split_once('=') {
+            Some(("uid", uid)) => kept.uid = number(uid)?,
+            Some(("gid", gid)) => kept.gid = number(gid)?,
+            _ => bail!("{option:?}: neither uid=UID nor gid=GID"),
+        }
+    }
+    Ok(kept)
 }
 
 fn has_user_namespace(config: &Value) -> bool {

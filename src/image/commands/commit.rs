@@ -1,9 +1,10 @@
 //! `commit`: what was changed in a container as a new layer of its image.
 
-use crate::idmap;
+use crate::idmap::{self, Kept};
 use crate::image::cli::Global;
 use crate::image::compression::Compression;
 use crate::image::create::{self, Wishes};
+use crate::image::diff::How;
 use crate::image::layer::inside;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
@@ -33,15 +34,18 @@ pub struct Commit {
     /// DIR is fuse-overlayfs's: names in it that begin with .wh. are whiteouts
     #[arg(long)]
     fuse: bool,
+    /// The ids in the container of the user who has made DIR
+    #[arg(long, value_name = "UID:GID", hide = true)]
+    kept: Option<Kept>,
     /// How the layer is stored
-    #[arg(long, value_enum, default_value_t = How::Gzip)]
-    compression: How,
+    #[arg(long, value_enum, default_value_t = Stored::Gzip)]
+    compression: Stored,
     #[command(flatten)]
     wishes: Wishes,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum How {
+enum Stored {
     Gzip,
     Zstd,
     None,
@@ -54,9 +58,9 @@ impl Commit {
         let store = Store::open(&root)?;
         let base = store.find(&self.image, &Platform::host())?;
         let compression = match self.compression {
-            How::Gzip => Compression::Gzip,
-            How::Zstd => Compression::Zstd,
-            How::None => Compression::None,
+            Stored::Gzip => Compression::Gzip,
+            Stored::Zstd => Compression::Zstd,
+            Stored::None => Compression::None,
         };
         let without = self
             .without
@@ -64,7 +68,12 @@ impl Commit {
             .map(|path| inside(path.as_os_str().as_bytes()));
         let without = without.collect::<Result<Vec<_>>>().context("--without")?;
         let upper = open_dir(&self.upper)?;
-        let layer = create::make_layer(&store, upper, &without, self.fuse, compression)
+        let how = How {
+            left_out: without,
+            marked_by_name: self.fuse,
+            kept: self.kept,
+        };
+        let layer = create::make_layer(&store, upper, how, compression)
             .with_context(|| format!("commit {}", self.upper.display()))?;
         let descriptor =
             create::image(&store, Some(&base), layer, "sc-image commit", &self.wishes)?;
