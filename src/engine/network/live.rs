@@ -160,7 +160,7 @@ impl Live {
     }
 
     fn bridge(&mut self, wanted: &Wanted, namespace: &Namespace) -> Result<()> {
-        let (ports, sockets) = reserve::all(&self.home, &wanted.ports)?;
+        let (ports, sockets) = reserve::all(&self.home, &wanted.ports, true)?;
         self.reserved = sockets;
         let mut given = Given {
             ports,

@@ -19,18 +19,19 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// All ports with sockets for them; 0 has become a number.
-pub fn all(home: &Home, wanted: &[Port]) -> Result<(Vec<Port>, Vec<OwnedFd>)> {
+/// All ports with sockets for them; 0 has become a number. Those that do not `last` are closed again by the caller, for a
+/// program that listens itself.
+pub fn all(home: &Home, wanted: &[Port], last: bool) -> Result<(Vec<Port>, Vec<OwnedFd>)> {
     let (mut ports, mut sockets) = (Vec::new(), Vec::new());
     for port in wanted {
-        let (port, own) = one(home, *port)?;
+        let (port, own) = one(home, *port, last)?;
         ports.push(port);
         sockets.extend(own);
     }
     Ok((ports, sockets))
 }
 
-fn one(home: &Home, wanted: Port) -> Result<(Port, Vec<OwnedFd>)> {
+fn one(home: &Home, wanted: Port, last: bool) -> Result<(Port, Vec<OwnedFd>)> {
     // A number that is free for IPv4 may be taken for IPv6.
     for _ in 0..64 {
         let mut port = wanted;
@@ -38,7 +39,7 @@ fn one(home: &Home, wanted: Port) -> Result<(Port, Vec<OwnedFd>)> {
         let mut taken = None;
         for at in 0..wanted.addresses().len() {
             let place = port.addresses()[at];
-            match take(place, port.protocol) {
+            match take(place, port.protocol, last) {
                 Ok(Some((socket, number))) => {
                     port.host = number;
                     sockets.push(socket);
@@ -74,8 +75,13 @@ fn why(place: SocketAddr, errno: Errno) -> String {
     }
 }
 
-/// Binds; `None` where this kernel has no such protocol or family.
-pub fn take(place: SocketAddr, protocol: Protocol) -> nix::Result<Option<(OwnedFd, u16)>> {
+/// Binds; `None` where this kernel has no such protocol or family. What is not to `last` is no more in the way of a program
+/// than connections that have ended just now are to it.
+pub fn take(
+    place: SocketAddr,
+    protocol: Protocol,
+    last: bool,
+) -> nix::Result<Option<(OwnedFd, u16)>> {
     let family = match place.ip() {
         IpAddr::V4(_) => AddressFamily::Inet,
         IpAddr::V6(_) => AddressFamily::Inet6,
@@ -97,6 +103,9 @@ pub fn take(place: SocketAddr, protocol: Protocol) -> nix::Result<Option<(OwnedF
     };
     if place.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    if !last && protocol == Protocol::Tcp {
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     }
     match bind(socket.as_raw_fd(), &SockaddrStorage::from(place)) {
         // No address of that family: there is nothing to keep anybody from.
@@ -208,10 +217,25 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_has_ended_is_not_in_the_way_of_who_listens() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = listener.local_addr().unwrap();
+        let client = std::net::TcpStream::connect(place).unwrap();
+        // Who closes first has the port's side of it in TIME_WAIT.
+        drop(listener.accept().unwrap());
+        drop(client);
+        drop(listener);
+        assert!(take(place, Protocol::Tcp, false).is_ok());
+    }
+
+    #[test]
     fn a_taken_port_names_who_has_it() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let place = listener.local_addr().unwrap();
-        assert_eq!(take(place, Protocol::Tcp).unwrap_err(), Errno::EADDRINUSE);
+        for last in [true, false] {
+            let taken = take(place, Protocol::Tcp, last).unwrap_err();
+            assert_eq!(taken, Errno::EADDRINUSE);
+        }
         let own = format!("(process {})", std::process::id());
         let holder = by_process(place, Protocol::Tcp).unwrap();
         assert!(holder.ends_with(&own), "{holder}");

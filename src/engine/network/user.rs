@@ -6,7 +6,7 @@ use super::ports::{Port, Protocol};
 use super::reserve;
 use super::wanted::Wanted;
 use crate::engine::record::Home;
-use crate::sys::pidfd;
+use crate::sys::{pidfd, process};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use std::fs;
@@ -42,7 +42,7 @@ pub fn program() -> Option<&'static str> {
 /// Connects the network namespace of a process; it and its user namespace are mounted at `netns` and `userns`.
 pub fn start(home: &Home, wanted: &Wanted, pid: i32, dir: &Path) -> Result<(Program, Given)> {
     // The sockets are closed again: the program makes its own. But who has a port is told here as everywhere.
-    let (ports, sockets) = reserve::all(home, &wanted.ports)?;
+    let (ports, sockets) = reserve::all(home, &wanted.ports, false)?;
     drop(sockets);
     let given = Given {
         ports,
@@ -88,6 +88,8 @@ fn pasta(ports: &[Port], dir: &Path) -> Result<Program> {
         ports.iter().all(|port| port.protocol != Protocol::Sctp),
         "--publish: without root, only tcp and udp"
     );
+    // The monitor has those blocked that end it.
+    process::unblock_signals_in(&mut command);
     // Nor are the user's own ports the container's.
     let output = command
         .args(["-T", "none", "-U", "none"])
