@@ -294,7 +294,7 @@ fn signals_reach_the_container_unless_told_otherwise(place: &Place) -> Result<()
         ],
     );
     let mut run = run.stdout(Stdio::null()).spawn()?;
-    await_there(place, "c_s")?;
+    await_running(place, "c_s")?;
     await_log(place, "c_s", "ready", 1)?;
     place.host("kill", [run.id().to_string()])?;
     ensure!(run.wait()?.code() == Some(5));
@@ -312,7 +312,7 @@ fn signals_reach_the_container_unless_told_otherwise(place: &Place) -> Result<()
         ],
     );
     let mut run = run.stdout(Stdio::null()).spawn()?;
-    await_there(place, "c_s")?;
+    await_running(place, "c_s")?;
     await_log(place, "c_s", "ready", 1)?;
     place.host("kill", [run.id().to_string()])?;
     ensure!(run.wait()?.code().is_none(), "it died of the signal");
@@ -321,12 +321,10 @@ fn signals_reach_the_container_unless_told_otherwise(place: &Place) -> Result<()
     assert_nothing(place)
 }
 
-/// Until the container has its name.
-fn await_there(place: &Place, name: &str) -> Result<()> {
-    while !sc(place, &["inspect", "--type", "container", name])?
-        .status
-        .success()
-    {}
+/// Until the container that another command makes runs: before that it has no log to follow.
+fn await_running(place: &Place, name: &str) -> Result<()> {
+    let filter = format!("name={name}");
+    while ok(place, &["ps", "-q", "--filter", &filter])?.is_empty() {}
     Ok(())
 }
 

@@ -71,24 +71,24 @@ pub fn connect(home: &Home, id: &str) -> Result<Option<Client>> {
 pub fn poke(home: &Home, id: &str) {
     if let Ok(Some(client)) = connect(home, id) {
         // One that ends just now needs none.
-        let _ = ToMonitor::Look.send(client.socket.as_fd());
+        client.tell(&ToMonitor::Look);
     }
 }
 
 impl Client {
     /// Before it is started: what the container finds from its first moment on.
-    pub fn prepare(&self, wanted: &Wanted) -> Result<()> {
+    pub fn prepare(&self, wanted: &Wanted) {
         if wanted.terminal {
             self.tell_size();
         }
         if wanted.stdin {
-            ToMonitor::HasInput.send(self.socket.as_fd())?;
+            self.tell(&ToMonitor::HasInput);
         }
-        Ok(())
     }
 
     /// Waits until the container has started, or not.
     pub fn begun(&self) -> Result<()> {
+        let [_, _, stderr] = process::stdio();
         let mut buffer = vec![0; LONGEST + 2];
         loop {
             match self.hear(&mut buffer)? {
@@ -99,6 +99,8 @@ impl Client {
                 }
                 Some(ToClient::Ended(_)) => bail!("the container was stopped meanwhile"),
                 None => bail!("the monitor died before the container was started"),
+                // The monitor's own words: the container has had no chance to say any.
+                Some(ToClient::Err(bytes)) => drop(write_all(stderr, bytes)),
                 Some(_) => {}
             }
         }
@@ -106,7 +108,7 @@ impl Client {
 
     /// Waits for its end; `None`: nobody will know how it went.
     pub fn ended(&self) -> Result<Option<u8>> {
-        self.be_quiet()?;
+        self.be_quiet();
         let mut buffer = vec![0; LONGEST + 2];
         loop {
             match self.hear(&mut buffer)? {
@@ -118,8 +120,8 @@ impl Client {
     }
 
     /// Output is not for this client.
-    pub fn be_quiet(&self) -> Result<()> {
-        ToMonitor::Quiet.send(self.socket.as_fd())
+    pub fn be_quiet(&self) {
+        self.tell(&ToMonitor::Quiet);
     }
 
     /// `None`: the monitor is gone.
@@ -223,7 +225,7 @@ impl Client {
     }
 
     fn tell(&self, message: &ToMonitor) {
-        // A monitor that is gone is noticed where it is listened to.
+        // A monitor that is gone is noticed where it is listened to: its last word may still be there.
         let _ = message.send(self.socket.as_fd());
     }
 }

@@ -45,6 +45,6 @@ pub fn attach(home: &Home, record: &Record, wanted: &Wanted) -> Result<u8> {
     let client = client.with_context(|| {
         format!("the monitor of container {name} was killed: nobody has its output")
     })?;
-    client.prepare(wanted)?;
+    client.prepare(wanted);
     client.attach(wanted)
 }

@@ -45,7 +45,7 @@ fn restart(
         control::stop(home, record, signal, patience)?;
         return start::start(home, record);
     };
-    client.be_quiet()?;
+    client.be_quiet();
     if !control::end_life(home, record, signal, patience)? {
         // Another command waits for its end: first that, then a new beginning.
         control::stop(home, record, signal, patience)?;

@@ -44,7 +44,7 @@ impl Run {
     fn attached(&self, home: &Home, record: &Record) -> Result<u8> {
         let wanted = self.attach.wanted(record, record.interactive)?;
         let client = attach::start(home, &record.id)?;
-        client.prepare(&wanted)?;
+        client.prepare(&wanted);
         client.begun()?;
         client.attach(&wanted)
     }

@@ -48,7 +48,7 @@ impl Start {
         }
         wish(home, &record)?;
         let client = attach::start(home, &record.id)?;
-        client.prepare(&wanted)?;
+        client.prepare(&wanted);
         client.begun()?;
         client.attach(&wanted)
     }
