@@ -115,6 +115,8 @@ struct Monitor {
     input_is_gone: bool,
     /// Someone has changed the record.
     look: bool,
+    /// There shall be no other life, though nobody has stopped the container.
+    ending: bool,
 }
 
 /// One life of the container.
@@ -166,6 +168,7 @@ impl Monitor {
             size: None,
             input_is_gone: false,
             look: false,
+            ending: false,
         })
     }
 
@@ -263,7 +266,7 @@ impl Monitor {
             (record.restarting, record.again, record.oom_killed) = (false, false, false);
             record.healthy = record.health.as_ref().map(|_| Health::starting());
         })?;
-        if record.stopped || record.removing {
+        if record.stopped || record.removing || self.ending {
             bail!("the container was stopped before it was started");
         }
         let checks = record.health.clone().map(Checks::new);
@@ -391,10 +394,11 @@ impl Monitor {
         self.clients
             .tell(&ToClient::Failed(status, &format!("{e:#}")));
         let message = format!("{e:#}");
+        let ending = self.ending;
         let changed = self.change(|record| {
             record.finished = Some(clock::now_nanos());
             (record.exit, record.error) = (Some(status), message);
-            decide(record);
+            decide(record, ending);
         });
         self.record.restarting &= changed.is_ok();
         Some(status)
@@ -479,16 +483,14 @@ impl Monitor {
         ready
     }
 
-    /// A signal to this process is one to the container.
+    /// A signal to this process is one to the container. One to end comes from a machine that is shut down: nobody has
+    /// wished that the container stays stopped after the next boot.
     fn read_signals(&mut self) {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match info.ssi_signo as i32 {
                 libc::SIGCHLD => self.reap(),
                 signal => {
-                    if [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT].contains(&signal) {
-                        let _ = self.change(|record| record.stopped = true);
-                        self.look = true;
-                    }
+                    self.ending |= [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT].contains(&signal);
                     self.signal(signal);
                 }
             }
@@ -694,10 +696,11 @@ impl Monitor {
         // As in `move_output`.
         let _ = self.log.end();
         let oom = self.record.process.as_ref().is_some_and(out_of_memory);
+        let ending = self.ending;
         let changed = self.change(|record| {
             (record.process, record.finished) = (None, Some(clock::now_nanos()));
             (record.exit, record.oom_killed) = (exit, oom);
-            decide(record);
+            decide(record, ending);
         });
         if oom {
             events::tell(&self.home, &Event::of(&self.record, "oom"));
@@ -715,7 +718,7 @@ impl Monitor {
         let until = Instant::now() + wait;
         loop {
             self.reload();
-            if self.record.stopped || self.record.removing {
+            if self.record.stopped || self.record.removing || self.ending {
                 return false;
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -780,9 +783,9 @@ struct Ready {
 }
 
 /// Under the record's lock: is it to be started again, now that it has ended?
-fn decide(record: &mut Record) {
+fn decide(record: &mut Record, ending: bool) {
     let wanted = !record.stopped && record.restart.wants(record.exit, record.restarts);
-    record.restarting = !record.removing && (record.again || wanted);
+    record.restarting = !record.removing && !ending && (record.again || wanted);
     if record.restarting && !record.again {
         record.restarts += 1;
     }
@@ -847,10 +850,12 @@ mod tests {
                 again,
                 ..Record::default()
             };
-            decide(&mut record);
+            decide(&mut record, true);
+            assert!(!record.restarting, "this machine is being shut down");
+            decide(&mut record, false);
             assert_eq!(record.restarting, expected, "{policy:?} {exit} {restarts}");
             record.removing = true;
-            decide(&mut record);
+            decide(&mut record, false);
             assert!(!record.restarting);
         }
     }
