@@ -15,6 +15,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr};
 use nix::unistd::read;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -98,6 +99,10 @@ impl Client {
                 }
                 Some(ToClient::Ended(_)) => bail!("the container was stopped meanwhile"),
                 None => bail!("the monitor died before the container was started"),
+                // Before that only the monitor speaks: what a user should know of the network.
+                Some(ToClient::Err(note)) => {
+                    let _ = std::io::stderr().write_all(note);
+                }
                 Some(_) => {}
             }
         }
