@@ -21,6 +21,7 @@ mod lives;
 mod network;
 mod place;
 mod rootless;
+mod rootless_network;
 mod sc;
 mod sc_files;
 mod sc_options;
@@ -51,6 +52,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("sc_options", sc_options::TESTS),
     ("sc_pull", sc_pull::TESTS),
     ("sc_rootless", sc_rootless::TESTS),
+    ("rootless_network", rootless_network::TESTS),
     ("sc_volumes", sc_volumes::TESTS),
     ("lives", lives::TESTS),
     ("streams", streams::TESTS),

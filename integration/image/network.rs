@@ -27,10 +27,10 @@ tests! {
 }
 
 /// A process that keeps a network namespace.
-struct Namespace(Child);
+pub struct Namespace(Child);
 
 impl Namespace {
-    fn new() -> Result<Namespace> {
+    pub fn new() -> Result<Namespace> {
         let child = Command::new("unshare")
             .args(["-n", "sh", "-c", "ip link set lo up; echo; exec sleep 1000"])
             .stdin(Stdio::null())
@@ -42,7 +42,7 @@ impl Namespace {
         Ok(Namespace(child))
     }
 
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         let target = self.0.id().to_string();
         command.args(["-t", &target, "-n", "--"]).arg(program);
@@ -50,7 +50,7 @@ impl Namespace {
         command
     }
 
-    fn sh(&self, script: &str) -> Result<String> {
+    pub fn sh(&self, script: &str) -> Result<String> {
         let mut command = self.command("sh");
         text(command.args(["-ec", script]).output()?).with_context(|| script.to_owned())
     }
@@ -74,7 +74,22 @@ impl Drop for Namespace {
     }
 }
 
-/// The host with its containers, and a neighbour: 192.0.2.1 and 192.0.2.2, 2001:db8::1 and 2001:db8::2.
+/// A host, and a neighbour that it routes through: 192.0.2.1 and 192.0.2.2, 2001:db8::1 and 2001:db8::2.
+pub fn neighbours() -> Result<(Namespace, Namespace)> {
+    let (host, outside) = (Namespace::new()?, Namespace::new()?);
+    host.sh(&format!(
+        "ip link add up0 type veth peer name up0 netns {}
+         ip addr add 192.0.2.1/24 dev up0; ip -6 addr add 2001:db8::1/64 dev up0 nodad; ip link set up0 up
+         ip route add default via 192.0.2.2",
+        outside.0.id()
+    ))?;
+    outside.sh(
+        "ip addr add 192.0.2.2/24 dev up0; ip -6 addr add 2001:db8::2/64 dev up0 nodad; ip link set up0 up",
+    )?;
+    Ok((host, outside))
+}
+
+/// The host with its containers, and a neighbour.
 struct Net<'a> {
     place: &'a Place,
     host: Namespace,
@@ -87,22 +102,13 @@ impl Net<'_> {
         place.sh("mkdir r/www; echo hello >r/www/index.html
              for name in timeout httpd wget nc nslookup ip hostname grep udpsvd; do ln -sf busybox r/bin/$name; done
              tar -C r -cf net.tar .")?;
-        let (host, outside) = (Namespace::new()?, Namespace::new()?);
+        let (host, outside) = neighbours()?;
         let net = Net {
             place,
             host,
             outside,
         };
         net.ok(&["import", "net.tar", "busybox"])?;
-        net.host.sh(&format!(
-            "ip link add up0 type veth peer name up0 netns {}
-             ip addr add 192.0.2.1/24 dev up0; ip -6 addr add 2001:db8::1/64 dev up0 nodad; ip link set up0 up
-             ip route add default via 192.0.2.2",
-            net.outside.0.id()
-        ))?;
-        net.outside.sh(
-            "ip addr add 192.0.2.2/24 dev up0; ip -6 addr add 2001:db8::2/64 dev up0 nodad; ip link set up0 up",
-        )?;
         Ok(net)
     }
 
@@ -162,7 +168,7 @@ impl Net<'_> {
         self.ok(&all.concat())
     }
 
-    /// Containers' devices, claims, elements of maps, resolvers.
+    /// Containers' devices, claims, elements of maps, processes beside them.
     fn left(&self) -> Result<String> {
         let mut left = self
             .host
@@ -178,9 +184,9 @@ impl Net<'_> {
         }
         left += &self.host.sh("nft list ruleset | grep elements || true")?;
         let root = self.place.store.display();
-        left += &self
-            .place
-            .sh(&format!("pgrep -f '[r]oot {root} resolver' || true"))?;
+        left += &self.place.sh(&format!(
+            "pgrep -f '[r]oot {root} (resolver|forward)' || true"
+        ))?;
         Ok(left)
     }
 
@@ -190,7 +196,7 @@ impl Net<'_> {
 }
 
 /// The kernel and the resolver clear away after a container's end, at once but not at the same time.
-fn until<T: std::fmt::Debug>(
+pub fn until<T: std::fmt::Debug>(
     look: impl Fn() -> Result<T>,
     good: impl Fn(&T) -> bool,
 ) -> Result<()> {
@@ -267,6 +273,8 @@ fn published_ports_are_reached_from_everywhere_and_others_from_nowhere(
             "-p",
             "192.0.2.1:8082:80",
             "-p",
+            "[::1]:8083:80",
+            "-p",
             "9000-9002:80-82",
         ],
     )?;
@@ -292,12 +300,15 @@ fn published_ports_are_reached_from_everywhere_and_others_from_nowhere(
         ("host", &net.host, "192.0.2.1:8081", false),
         ("host", &net.host, "127.0.0.1:8082", false),
         ("host", &net.host, "192.0.2.1:8082", true),
+        ("host", &net.host, "[::1]:8083", true),
+        ("host", &net.host, "127.0.0.1:8083", false),
         ("host", &net.host, "127.0.0.1:9000", true),
         ("outside", &net.outside, "192.0.2.1:8080", true),
         ("outside", &net.outside, "[2001:db8::1]:8080", true),
         ("outside", &net.outside, "192.0.2.1:8081", false),
         ("outside", &net.outside, "192.0.2.1:8082", true),
         ("outside", &net.outside, "192.0.2.1:9000", true),
+        ("outside", &net.outside, "[2001:db8::1]:8083", false),
     ] {
         let got = get(from, &format!("http://{place}/"))?;
         ensure!(got == expected, "{place} from {who}: {got}");

@@ -78,8 +78,11 @@ pub fn program(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Why a test cannot run here that needs this: a program, or a controller of cgroup v2 (`+memory`).
+/// Why a test cannot run here that needs this: a program, a file (`/dev/fuse`), or a controller of cgroup v2 (`+memory`).
 pub fn missing(need: &str) -> Option<String> {
+    if need.starts_with('/') {
+        return (!Path::new(need).exists()).then(|| format!("no {need}"));
+    }
     let Some(controller) = need.strip_prefix('+') else {
         return program(need)
             .is_none()

@@ -66,6 +66,7 @@ fn a_missing_image_is_pulled_and_stdout_stays_the_containers(place: &Place) -> R
     let name = format!("{}/box:1", registry.address);
     ok(place, &["tag", "busybox", &name])?;
     ok(place, &["push", &name])?;
+    ensure!(ok(place, &["history", &name])?.contains("CREATED BY"));
     ok(place, &["rmi", &name, "busybox"])?;
     refused(
         place,

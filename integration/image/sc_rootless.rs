@@ -21,12 +21,12 @@ tests! {
     a_killed_monitor_leaves_what_rm_clears ["busybox", "setpriv", "newuidmap"],
 }
 
-const UID: u32 = 65_534;
+pub const UID: u32 = 65_534;
 /// Nobody at all.
 const STRANGER: u32 = 60_007;
 
 /// The user's own directory, with copies of the programs and the image `busybox`.
-fn home(place: &Place, uid: u32) -> Result<()> {
+pub fn home(place: &Place, uid: u32) -> Result<()> {
     for program in [program(), sc_image(), sc_runtime()] {
         let name = program.file_name().context("a program without a name")?;
         fs::copy(&program, place.dir.join(name))?;
@@ -49,18 +49,23 @@ fn home(place: &Place, uid: u32) -> Result<()> {
     ok(place, uid, &["import", "../busybox.tar", "busybox"]).map(drop)
 }
 
-fn sc(place: &Place, uid: u32, args: &[&str]) -> Result<Output> {
-    let script = format!(
+/// What makes a command one of that user's: the script for `unshare -m sh -ec`.
+pub fn as_user(place: &Place, uid: u32) -> String {
+    format!(
         "mount --bind subuid /etc/subuid; mount --bind subgid /etc/subgid; cd home
          exec setpriv --reuid {uid} --regid {uid} --clear-groups \
          env -u XDG_RUNTIME_DIR -u XDG_DATA_HOME HOME={home} PATH={bin}:$PATH {bin}/sc \"$@\"",
         home = place.path("home").display(),
         bin = place.dir.display(),
-    );
+    )
+}
+
+fn sc(place: &Place, uid: u32, args: &[&str]) -> Result<Output> {
+    let script = as_user(place, uid);
     let mut command = Command::new("unshare");
     let (verb, rest) = args.split_first().context("no verb")?;
     command.args(["-m", "sh", "-ec", &script, "sh", verb]);
-    // Networks have tests of their own, and pasta wants a machine that has one.
+    // Networks have tests of their own (rootless_network), and pasta wants a machine that has one.
     if ["run", "create"].contains(verb) && !args.contains(&"--network") {
         command.args(["--network", "none"]);
     }

@@ -15,7 +15,6 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr};
 use nix::unistd::read;
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -89,6 +88,7 @@ impl Client {
 
     /// Waits until the container has started, or not.
     pub fn begun(&self) -> Result<()> {
+        let [_, _, stderr] = process::stdio();
         let mut buffer = vec![0; LONGEST + 2];
         loop {
             match self.hear(&mut buffer)? {
@@ -99,10 +99,8 @@ impl Client {
                 }
                 Some(ToClient::Ended(_)) => bail!("the container was stopped meanwhile"),
                 None => bail!("the monitor died before the container was started"),
-                // Before that only the monitor speaks: what a user should know of the network.
-                Some(ToClient::Err(note)) => {
-                    let _ = std::io::stderr().write_all(note);
-                }
+                // The monitor's own words: the container has had no chance to say any.
+                Some(ToClient::Err(bytes)) => drop(write_all(stderr, bytes)),
                 Some(_) => {}
             }
         }

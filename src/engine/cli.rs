@@ -108,6 +108,12 @@ enum Verb {
     Tag(Rest),
     /// Remove images
     Rmi(Rest),
+    /// Show what an image was made by
+    History(Rest),
+    /// Keep credentials for a registry
+    Login(Rest),
+    /// Forget credentials for a registry
+    Logout(Rest),
     /// Run a command in the user namespace of an ordinary user's containers, where all their files are root's
     Unshare(Rest),
     /// Print what makes a shell complete `sc`: eval "$(sc completion bash)"
@@ -166,6 +172,9 @@ impl Verb {
             Verb::Save(rest) => programs::become_image(global, Some("save"), &rest.args),
             Verb::Tag(rest) => programs::become_image(global, Some("tag"), &rest.args),
             Verb::Rmi(rest) => programs::become_image(global, Some("rm"), &rest.args),
+            Verb::History(rest) => programs::become_image(global, Some("history"), &rest.args),
+            Verb::Login(rest) => programs::become_image(global, Some("login"), &rest.args),
+            Verb::Logout(rest) => programs::become_image(global, Some("logout"), &rest.args),
             Verb::Unshare(rest) => rootless::unshare(&rest.args),
             Verb::Completion { shell } => {
                 let mut text = Vec::new();
@@ -228,8 +237,9 @@ pub fn main(mut argv: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// `sc --root ROOT monitor ID` and `resolver NETWORK`, the processes beside a container and a network: they live long,
-/// and parse no more than they need.
+/// `sc --root ROOT monitor ID`, `forward ID` and `resolver NETWORK`, the processes beside a container and a network: they
+/// live long, and parse no more than they need. And `clear ID` and `heal all`: what other commands do where an ordinary
+/// user's bridges are.
 fn beside(argv: &[OsString]) -> Option<ExitCode> {
     let [_, option, root, verb, whose] = argv else {
         return None;
@@ -237,13 +247,23 @@ fn beside(argv: &[OsString]) -> Option<ExitCode> {
     let run = match verb.to_str() {
         Some("monitor") => super::monitor::run,
         Some("resolver") => super::network::resolver::serve,
+        Some("forward") => super::network::forward::serve,
+        Some("clear") => super::network::live::clear_there,
+        Some("heal") => super::network::bridge::heal_there,
         _ => return None,
     };
     if option != "--root" {
         return None;
     }
     let run = Home::open(Some(root.as_ref())).and_then(|home| run(&home, &whose.to_string_lossy()));
-    Some(run.unwrap_or(1).into())
+    let status = run.unwrap_or_else(|e| {
+        // The others' stderr is nobody's.
+        if ["clear", "heal"].iter().any(|short| verb == short) {
+            tell(&e);
+        }
+        1
+    });
+    Some(status.into())
 }
 
 /// Where the verb stands: behind the options that stand before it.

@@ -100,13 +100,25 @@ pub fn join_network(config: &mut Value, path: &Path, own: bool) {
     match own {
         true => {
             share(config, "network");
-            // docker's: ports below 1024 are nothing special in a network that has no other users.
-            config["linux"]["sysctl"]["net.ipv4.ip_unprivileged_port_start"] = json!("0");
+            open_all_ports(config);
         }
         false => share_network(config),
     }
     if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
         namespaces.push(json!({ "type": "network", "path": path }));
+    }
+}
+
+/// docker's: ports below 1024 are nothing special in a network that has no other users.
+pub fn open_all_ports(config: &mut Value) {
+    config["linux"]["sysctl"]["net.ipv4.ip_unprivileged_port_start"] = json!("0");
+}
+
+/// A user namespace that is there before the container; the maps, which are the same, tell the runtime of its ids.
+pub fn join_users(config: &mut Value, path: &Path) {
+    share(config, "user");
+    if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
+        namespaces.push(json!({ "type": "user", "path": path }));
     }
 }
 

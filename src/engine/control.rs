@@ -143,7 +143,7 @@ fn forget(home: &Home, record: &Record) -> Result<()> {
     if home.state.join(&record.id).exists() {
         programs::call(home, record, &["delete", "--force", &record.id])?;
     }
-    live::clear(home, &home.dir(&record.id))
+    live::clear(home, &record.id)
 }
 
 /// The runtime's state of a container without a record, with the runtime that sc would have taken.

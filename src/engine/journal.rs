@@ -57,7 +57,7 @@ impl Journal {
     }
 
     /// `None`: there are no more. A line that was being written when it was killed is none.
-    pub fn next(&mut self) -> Result<Option<Entry>> {
+    pub fn entry(&mut self) -> Result<Option<Entry>> {
         let mut text = String::new();
         self.out.read_line(&mut text).context("journalctl")?;
         match text.ends_with('\n') {

@@ -320,8 +320,16 @@ impl Make {
             identify(config, home, dir, &mode)?;
             wishes.env.insert(0, format!("HOSTNAME={hostname}"));
         }
-        if mode.is_prepared() {
-            config::join_network(config, &dir.join("netns"), mode.is_own());
+        match (mode.is_prepared(), record.rootless) {
+            // The runtime makes it, of the container's own user namespace: else its root could do nothing there.
+            (true, true) if mode.is_own() => config::open_all_ports(config),
+            (true, rootless) => {
+                config::join_network(config, &dir.join("netns"), mode.is_own());
+                if rootless {
+                    config::join_users(config, &dir.join("userns"));
+                }
+            }
+            (false, _) => {}
         }
         config::apply(config, &wishes)?;
         self.process.apply(config)?;

@@ -9,6 +9,7 @@ pub mod entry;
 pub mod error;
 pub mod file;
 pub mod mount;
+pub mod namespace;
 pub mod netlink;
 pub mod pidfd;
 pub mod process;

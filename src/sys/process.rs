@@ -506,6 +506,15 @@ pub fn unblock_signals_in(command: &mut std::process::Command) {
     unsafe { command.pre_exec(unblock) };
 }
 
+/// The program that `command` executes is killed when this thread ends; what it leaves in the background is not.
+pub fn end_with_parent(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let ask = || set_parent_death_signal(libc::SIGKILL).map_err(|e| e.errno.into());
+    // SAFETY: what runs between fork and exec is one prctl(2), async-signal-safe; an error of it, which numbers only
+    // cannot cause, would allocate for its text.
+    unsafe { command.pre_exec(ask) };
+}
+
 /// Gives the mapped pages of this program's code back (madvise(2), MADV_DONTNEED): what is run again is mapped
 /// again from the page cache. For a process that waits for most of its life. Nothing is promised: where the map
 /// cannot be read, all stays as it is.

@@ -162,7 +162,7 @@ impl Wanted {
         query.last = bounded.then_some(self.tail.max(1));
         let mut there = Journal::ask(query)?;
         let mut kept = VecDeque::new();
-        while let Some(entry) = there.next()? {
+        while let Some(entry) = there.entry()? {
             query.after = Some(entry.cursor);
             if !self.is_in_time(&entry.line) {
                 continue;
@@ -184,7 +184,7 @@ impl Wanted {
 
     /// Everything that it says, and where that ended. False: who listened has gone.
     fn pass_on(&self, mut journal: Journal, query: &mut Query) -> Result<bool> {
-        while let Some(entry) = journal.next()? {
+        while let Some(entry) = journal.entry()? {
             if self.is_in_time(&entry.line) && !self.show(&entry.line)? {
                 journal::stop(&journal.process()?);
                 return Ok(false);

@@ -7,6 +7,7 @@ use crate::engine::network::claim::{Claims, Given};
 use crate::engine::network::definition::{self, DEFAULT, Definition, Wish};
 use crate::engine::network::live;
 use crate::engine::network::wanted::{Join, Mode};
+use crate::engine::network::world;
 use crate::engine::now;
 use crate::engine::record::{Home, Record, short};
 use crate::engine::table::{Column, Format};
@@ -14,6 +15,7 @@ use crate::show;
 use crate::sys::netlink::Route;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
+use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -112,6 +114,14 @@ struct Connect {
 impl Network {
     pub fn run(&self, global: &Global) -> Result<u8> {
         let home = global.home()?;
+        let reads = matches!(
+            self.verb,
+            Verb::Create(_) | Verb::Ls(_) | Verb::Inspect { .. }
+        );
+        if !reads && !geteuid().is_root() {
+            // Without a world there are no bridges, only definitions.
+            world::visit(&home)?;
+        }
         match &self.verb {
             Verb::Create(create) => create.run(&home),
             Verb::Ls(ls) => ls.run(&home),
@@ -225,8 +235,19 @@ fn remove(home: &Home, name: &str) -> Result<()> {
             user.name
         );
     }
-    bridge::take_down(&claims, &Route::open()?, &network)?;
+    take_down(&claims, &network)?;
     definition::forget(home, &network.name)
+}
+
+fn take_down(claims: &Claims, network: &Definition) -> Result<()> {
+    match geteuid().is_root() {
+        true => bridge::take_down(claims, &Route::open()?, network),
+        // Where an ordinary user still is one, there is no bridge.
+        false => {
+            claims.forget(&network.name);
+            Ok(())
+        }
+    }
 }
 
 /// Removes all that no container uses: their names.
@@ -239,7 +260,7 @@ pub fn prune(home: &Home) -> Result<Vec<String>> {
         if network.name == DEFAULT {
             // The definition stays, and with it the addresses that people know; what is on the host is made again.
             let claims = Claims::lock(home)?;
-            bridge::take_down(&claims, &Route::open()?, &network)?;
+            take_down(&claims, &network)?;
             continue;
         }
         remove(home, &network.name)?;

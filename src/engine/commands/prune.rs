@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal, Write};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 /// Remove all containers that do not run
 #[derive(Debug, Args)]
@@ -42,7 +42,6 @@ enum Verb {
     Prune(All),
     /// Show what takes how much of the disk
     Df(df::Df),
-    /// Show what this machine and installation are
     Info(Info),
 }
 
@@ -62,6 +61,7 @@ struct All {
     filter: Vec<String>,
 }
 
+/// Show what this machine and installation are
 #[derive(Debug, Args)]
 pub struct Info {
     #[command(flatten)]
@@ -164,12 +164,9 @@ impl All {
             println!("Cleared away after killed processes or a reboot: {healed}\n");
         }
         let status = prune_containers(&home, &self.filter)?;
-        // Bridges are root's.
-        if nix::unistd::geteuid().is_root() {
-            let gone = network::prune(&home)?;
-            if !gone.is_empty() {
-                println!("\nDeleted Networks:\n{}", gone.join("\n"));
-            }
+        let gone = prune_networks(&home)?;
+        if !gone.is_empty() {
+            println!("\nDeleted Networks:\n{}", gone.join("\n"));
         }
         if self.volumes {
             let gone = volumes::prune(&home, false)?;
@@ -185,6 +182,20 @@ impl All {
             .context("execute sc-image")?;
         Ok(if said.success() { status } else { 1 })
     }
+}
+
+/// The names of networks that are gone. An ordinary user's are pruned where the bridges are, and who goes there does
+/// not come back.
+fn prune_networks(home: &Home) -> Result<Vec<String>> {
+    if nix::unistd::geteuid().is_root() {
+        return network::prune(home);
+    }
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("--root").arg(&home.root);
+    let output = command.args(["network", "prune"]).stderr(Stdio::inherit());
+    let output = output.output().context("execute sc network prune")?;
+    let names = String::from_utf8_lossy(&output.stdout);
+    Ok(names.lines().map(str::to_owned).collect())
 }
 
 /// What nobody will ever clear away: how many pieces.

@@ -6,10 +6,12 @@ use super::definition::{self, DEFAULT, Definition, Wish};
 use super::link::{self, Namespace, Pair};
 use super::rules;
 use super::wanted::Join;
+use super::world;
 use crate::engine::record::Home;
 use crate::sys::file;
 use crate::sys::netlink::Route;
 use anyhow::{Context, Result, bail, ensure};
+use nix::unistd::geteuid;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr};
@@ -36,7 +38,10 @@ pub fn create(claims: &Claims, wish: Wish) -> Result<Definition> {
     file::lock(host.fd()).context("the lock of this network namespace")?;
     let route = Route::open()?;
     let network = definition::create(claims.home, &route, wish)?;
-    make(&route, &network)?;
+    // An ordinary user's is made where its first container comes to be.
+    if geteuid().is_root() {
+        make(&route, &network)?;
+    }
     Ok(network)
 }
 
@@ -133,6 +138,38 @@ pub fn heal(home: &Home) -> Result<usize> {
     if !claim::state(home).exists() {
         return Ok(0);
     }
+    if geteuid().is_root() {
+        return heal_here(home);
+    }
+    let count = || -> Result<usize> {
+        let claims = Claims::lock(home)?;
+        let all = definition::list(home)?;
+        all.iter()
+            .map(|network| Ok(claims.of(&network.name)?.len()))
+            .sum()
+    };
+    let before = count()?;
+    world::send(home, "heal", "all")?;
+    Ok(before.saturating_sub(count()?))
+}
+
+/// `sc heal all`: where the bridges are. Nowhere: then all claims are of containers that have ended.
+pub fn heal_there(home: &Home, _: &str) -> Result<u8> {
+    if world::visit(home)? {
+        heal_here(home)?;
+        return Ok(0);
+    }
+    let claims = Claims::lock(home)?;
+    for network in definition::list(home)? {
+        for claim in claims.of(&network.name)? {
+            claims.release(&network.name, &claim.device)?;
+        }
+    }
+    world::leave(&claims)?;
+    Ok(0)
+}
+
+fn heal_here(home: &Home) -> Result<usize> {
     let claims = Claims::lock(home)?;
     let route = Route::open()?;
     let mut healed = 0;

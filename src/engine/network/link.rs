@@ -20,6 +20,9 @@ const IFLA_BRPORT_MODE: u16 = 4;
 const VETH_INFO_PEER: u16 = 1;
 const UP: u32 = libc::IFF_UP as u32;
 
+/// Of a thread that does all that a container's start does to networks; what is not touched costs nothing.
+const STACK: usize = 1 << 20;
+
 /// A network namespace: it lives as long as someone is in it, has it open or mounted.
 #[derive(Debug)]
 pub struct Namespace(OwnedFd);
@@ -47,7 +50,10 @@ impl Namespace {
     }
 
     /// Does something in it: sockets that are opened there stay there.
-    pub fn within<T: Send>(&self, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    pub fn within<T: Send, E: From<crate::sys::Error> + Send>(
+        &self,
+        act: impl FnOnce() -> std::result::Result<T, E> + Send,
+    ) -> std::result::Result<T, E> {
         within_thread(|| {
             setns(&self.0, CloneFlags::CLONE_NEWNET).call("setns", || "CLONE_NEWNET".to_owned())?;
             act()
@@ -55,16 +61,20 @@ impl Namespace {
     }
 }
 
-fn within_thread<T: Send>(act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+fn within_thread<T: Send, E: From<crate::sys::Error> + Send>(
+    act: impl FnOnce() -> std::result::Result<T, E> + Send,
+) -> std::result::Result<T, E> {
     thread::scope(|scope| {
         let thread = thread::Builder::new()
-            .stack_size(64 << 10)
+            .stack_size(STACK)
             .spawn_scoped(scope, act);
         let thread = thread.map_err(|e| {
             let errno = Errno::from_raw(e.raw_os_error().unwrap_or(libc::EAGAIN));
             crate::sys::Error::new("clone", "a thread", errno)
         })?;
-        thread.join().unwrap_or_else(|_| Err(malformed("a thread")))
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(malformed("a thread").into()))
     })
 }
 

@@ -2,20 +2,25 @@
 
 use super::bridge;
 use super::claim::{Claims, Given};
+use super::forward;
 use super::link::{self, Namespace};
 use super::names;
-use super::reserve;
+use super::ports::Port;
+use super::reserve::{self, Reserved, Use};
 use super::resolver;
 use super::rules;
 use super::user;
 use super::wanted::{Join, Mode, Wanted};
+use super::world::{self, World};
 use crate::engine::now;
 use crate::engine::record::{Home, Record};
 use crate::sys::mount;
 use crate::sys::netlink::Route;
+use crate::sys::pidfd;
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::unistd::geteuid;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -26,11 +31,15 @@ pub struct Live {
     home: Home,
     dir: PathBuf,
     mode: Mode,
+    rootless: bool,
     /// Until it is mounted.
     namespace: Option<Namespace>,
     is_mounted: bool,
-    /// Sockets that keep the host's programs from published ports, and each other's monitors.
-    reserved: Vec<OwnedFd>,
+    /// Without root, where the bridges are.
+    world: Option<World>,
+    ports: Vec<Port>,
+    /// Sockets that keep the host's programs from published ports, and each other's monitors; or that are answered.
+    reserved: Vec<Reserved>,
     user: Option<user::Program>,
     /// What the user should know.
     pub notes: Vec<String>,
@@ -45,19 +54,40 @@ impl Live {
             home: home.clone(),
             dir: home.dir(&record.id),
             mode: wanted.mode.clone(),
+            rootless: record.rootless,
             namespace: None,
             is_mounted: false,
+            world: None,
+            ports: Vec::new(),
             reserved: Vec::new(),
             user: None,
             notes: Vec::new(),
         };
+        if record.rootless {
+            // Instead of a user namespace of its own.
+            match &wanted.mode {
+                Mode::Bridge => live.world = Some(World::enter(home, &mut live.notes)?),
+                Mode::Container(id) => world::enter_around(process_of(home, id)?)?,
+                _ => {}
+            }
+        }
         // What a killed monitor left of an earlier life.
-        clear(home, &live.dir)?;
+        match &live.world {
+            Some(world) => world.within(|| clear_here(home, &live.dir))?,
+            None => clear(home, &record.id)?,
+        }
         match &wanted.mode {
             Mode::Bridge => {
-                let namespace = Namespace::new().context("a network namespace")?;
-                live.bridge(wanted, &namespace)?;
-                live.namespace = Some(namespace);
+                let use_of = |port: &Port| match record.rootless || port.is_loopback6() {
+                    true => Use::Answered,
+                    false => Use::Kept,
+                };
+                (live.ports, live.reserved) = reserve::all(home, &wanted.ports, use_of)?;
+                if live.world.is_none() {
+                    let namespace = Namespace::new().context("a network namespace")?;
+                    live.bridge(wanted, &namespace)?;
+                    live.namespace = Some(namespace);
+                }
             }
             Mode::Namespace(path) => {
                 let path = path.to_str().context("--network ns:PATH")?;
@@ -90,17 +120,52 @@ impl Live {
         let Mode::Container(id) = &self.mode else {
             return Ok(());
         };
-        let namespace = of_container(&self.home, id)?;
+        let pid = process_of(&self.home, id)?;
+        let namespace = Namespace::open(&format!("/proc/{pid}/ns/net"))?;
+        let users = Namespace::open(&format!("/proc/{pid}/ns/user"))?;
         self.unmount();
-        self.mount(&namespace)
+        self.mount(&namespace)?;
+        match self.rootless {
+            true => bind(&users, &self.dir.join("userns")),
+            false => Ok(()),
+        }
     }
 
     /// Connects the namespace that the runtime made, before anything runs in it: without root, it is of the
     /// container's own user namespace.
     pub fn connect_process(&mut self, record: &Record, pid: i32) -> Result<()> {
-        if self.mode != Mode::User {
-            return Ok(());
+        match self.mode {
+            Mode::Bridge => self.connect_bridge(record, pid),
+            Mode::User => self.connect_user(record, pid),
+            _ => Ok(()),
         }
+    }
+
+    fn connect_bridge(&mut self, record: &Record, pid: i32) -> Result<()> {
+        let init = pidfd::open(pid)?;
+        let Some(world) = self.world.take() else {
+            return self.answer(record, init);
+        };
+        let namespace = Namespace::open(&format!("/proc/{pid}/ns/net"))?;
+        let connected = world.within(|| {
+            // That of an earlier life, whose namespace has gone.
+            clear_here(&self.home, &self.dir)?;
+            self.bridge(&record.networks, &namespace)?;
+            self.answer(record, init)
+        });
+        self.world = Some(world);
+        connected
+    }
+
+    /// Has a process answer at ports that no rule leads into the container.
+    fn answer(&self, record: &Record, init: OwnedFd) -> Result<()> {
+        let all = self.reserved.iter();
+        let answered = all.filter(|one| one.to_be == Use::Answered);
+        let sockets: Vec<&OwnedFd> = answered.map(|one| &one.socket).collect();
+        forward::start(&self.home, &record.id, init, &sockets)
+    }
+
+    fn connect_user(&mut self, record: &Record, pid: i32) -> Result<()> {
         self.user = None;
         self.unmount();
         // By mounts of ours: pasta may not look at a process that is not its own, and has given up what would let it.
@@ -131,11 +196,21 @@ impl Live {
     /// All is given back. What cannot be removed here, the next sc that needs it removes.
     pub fn end(&mut self) {
         if self.mode == Mode::Bridge {
-            let _ = Claims::lock(&self.home).and_then(|claims| release(&claims, &self.dir));
+            let give_back = || {
+                let claims = Claims::lock(&self.home)?;
+                release(&claims, &self.dir)?;
+                world::leave(&claims)
+            };
+            let _ = match &self.world {
+                Some(world) => world.within(give_back),
+                None => give_back(),
+            };
         }
         self.user = None;
         self.namespace = None;
         self.reserved.clear();
+        // The ports are free when it has gone.
+        let _ = forward::wait(&self.dir);
         Given::forget(&self.dir);
         self.unmount();
     }
@@ -157,10 +232,8 @@ impl Live {
     }
 
     fn bridge(&mut self, wanted: &Wanted, namespace: &Namespace) -> Result<()> {
-        let (ports, sockets) = reserve::all(&self.home, &wanted.ports)?;
-        self.reserved = sockets;
         let mut given = Given {
-            ports,
+            ports: self.ports.clone(),
             dns: wanted.dns.clone(),
             ..Given::default()
         };
@@ -241,8 +314,35 @@ fn unpublish(claims: &Claims, dir: &Path, given: &Given, network: &str) -> Resul
 }
 
 /// What a killed monitor left of a container that does not run any more.
-pub fn clear(home: &Home, dir: &Path) -> Result<()> {
-    user::end_pasta(&dir.join("pasta.pid"));
+pub fn clear(home: &Home, id: &str) -> Result<()> {
+    let dir = home.dir(id);
+    let given = Given::load(&dir).unwrap_or_default();
+    match given.endpoints.is_empty() || geteuid().is_root() {
+        true => clear_here(home, &dir),
+        false => world::send(home, "clear", id),
+    }
+}
+
+/// `sc clear ID`: where the bridges are, if they are.
+pub fn clear_there(home: &Home, id: &str) -> Result<u8> {
+    match world::visit(home)? {
+        true => clear_here(home, &home.dir(id))?,
+        false => {
+            forward::wait(&home.dir(id))?;
+            let claims = Claims::lock(home)?;
+            let given = Given::load(&home.dir(id)).unwrap_or_default();
+            for endpoint in given.endpoints {
+                claims.release(&endpoint.network, &endpoint.device)?;
+            }
+            Given::forget(&home.dir(id));
+        }
+    }
+    Ok(0)
+}
+
+fn clear_here(home: &Home, dir: &Path) -> Result<()> {
+    user::end(&dir.join("pasta.pid"));
+    forward::wait(dir)?;
     let given = Given::load(dir).unwrap_or_default();
     if given.endpoints.is_empty() {
         return Ok(());
@@ -332,16 +432,20 @@ fn rename(claims: &Claims, record: &Record, given: &Given) -> Result<()> {
 }
 
 /// The network namespace of a running container.
-pub fn of_container(home: &Home, id: &str) -> Result<Namespace> {
+fn of_container(home: &Home, id: &str) -> Result<Namespace> {
+    let pid = process_of(home, id)?;
+    Ok(Namespace::open(&format!("/proc/{pid}/ns/net"))?)
+}
+
+fn process_of(home: &Home, id: &str) -> Result<i32> {
     let record = home.load(id)?;
     let record = record.with_context(|| format!("--network container:{id}: it is gone"))?;
     let alive = now::alive(&record)?.is_some();
     let process = record.process.as_ref().filter(|_| alive);
-    let pid = process.map(|process| process.pid).with_context(|| {
+    process.map(|process| process.pid).with_context(|| {
         format!(
             "container {} does not run: `sc start {0}` starts it",
             record.name
         )
-    })?;
-    Ok(Namespace::open(&format!("/proc/{pid}/ns/net"))?)
+    })
 }

@@ -7,7 +7,8 @@
 //! - [`bridge`]: a network and its containers' devices; [`link`]: the messages to the kernel.
 //! - [`rules`]: nftables; [`reserve`]: is a port of the host free, and who has it?
 //! - [`names`]: /etc/hosts and resolv.conf; [`resolver`]: the process that answers, in the words of [`dns`].
-//! - [`user`]: pasta and slirp4netns, without root.
+//! - [`user`]: pasta and slirp4netns, without root; [`world`]: where bridges are, without root.
+//! - [`forward`]: the process that answers at ports which the kernel cannot lead into a container.
 //!
 //! Whatever the kernel forgets by itself is left to it: a container's device goes with its namespace, which nothing
 //! but its processes and its monitor hold; a reserved port goes with the monitor's socket; locks with who has them.
@@ -18,6 +19,7 @@ pub mod bridge;
 pub mod claim;
 pub mod definition;
 pub mod dns;
+pub mod forward;
 pub mod link;
 pub mod live;
 pub mod names;
@@ -27,3 +29,4 @@ pub mod resolver;
 pub mod rules;
 pub mod user;
 pub mod wanted;
+pub mod world;

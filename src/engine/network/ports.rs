@@ -49,6 +49,11 @@ impl Port {
         addresses.iter().map(with_port).collect()
     }
 
+    /// From ::1 the kernel routes nothing out, and nothing back (6.18): it leads to no container.
+    pub fn is_loopback6(&self) -> bool {
+        self.address == Some(Ipv6Addr::LOCALHOST.into())
+    }
+
     /// Could the two not both be published?
     pub fn collides(&self, other: &Port) -> bool {
         let meet = |a: IpAddr, b: IpAddr| {
@@ -79,11 +84,6 @@ pub fn parse(text: &str) -> Result<Vec<Port>> {
             Some((address, host)) => (Some(parse_address(address)?), host),
             None => (None, rest),
         };
-        let loopback6 = address == Some(Ipv6Addr::LOCALHOST.into());
-        ensure!(
-            !loopback6,
-            "[::1] leads to no container: the kernel does not route it; publish at 127.0.0.1"
-        );
         let (first, last) = range(container)?;
         ensure!(first > 0, "the container's port is missing");
         let (host, host_last) = match host {
@@ -153,6 +153,7 @@ mod tests {
             ("8080:80", "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp"),
             ("127.0.0.1:53:53/udp", "127.0.0.1:53->53/udp"),
             ("[fd00::1]:8080:80", "[fd00::1]:8080->80/tcp"),
+            ("[::1]:8080:80", "[::1]:8080->80/tcp"),
             ("80", "0.0.0.0:0->80/tcp, [::]:0->80/tcp"),
             ("127.0.0.1::80/sctp", "127.0.0.1:0->80/sctp"),
             (
@@ -178,7 +179,6 @@ mod tests {
             "3-1:3-1",
             "nohost:1:2",
             "-1:2",
-            "[::1]:1:2",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -12,25 +12,47 @@ use crate::sys::netlink::Route;
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, setsockopt, socket,
-    sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen,
+    setsockopt, socket, sockopt,
 };
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
+/// What becomes of what arrives at a port?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// The kernel leads it elsewhere before it comes to the socket.
+    Kept,
+    /// A program answers there, as it may have done before: connections that have ended keep a port for a minute from
+    /// all but who says that they do not matter (SO_REUSEADDR, socket(7)).
+    Answered,
+}
+
+/// A socket that has a port of the host.
+#[derive(Debug)]
+pub struct Reserved {
+    pub socket: OwnedFd,
+    pub to_be: Use,
+}
+
 /// All ports with sockets for them; 0 has become a number.
-pub fn all(home: &Home, wanted: &[Port]) -> Result<(Vec<Port>, Vec<OwnedFd>)> {
+pub fn all(
+    home: &Home,
+    wanted: &[Port],
+    to_be: impl Fn(&Port) -> Use,
+) -> Result<(Vec<Port>, Vec<Reserved>)> {
     let (mut ports, mut sockets) = (Vec::new(), Vec::new());
     for port in wanted {
-        let (port, own) = one(home, *port)?;
+        let to_be = to_be(port);
+        let (port, own) = one(home, *port, to_be)?;
         ports.push(port);
-        sockets.extend(own);
+        sockets.extend(own.into_iter().map(|socket| Reserved { socket, to_be }));
     }
     Ok((ports, sockets))
 }
 
-fn one(home: &Home, wanted: Port) -> Result<(Port, Vec<OwnedFd>)> {
+fn one(home: &Home, wanted: Port, to_be: Use) -> Result<(Port, Vec<OwnedFd>)> {
     // A number that is free for IPv4 may be taken for IPv6.
     for _ in 0..64 {
         let mut port = wanted;
@@ -38,7 +60,7 @@ fn one(home: &Home, wanted: Port) -> Result<(Port, Vec<OwnedFd>)> {
         let mut taken = None;
         for at in 0..wanted.addresses().len() {
             let place = port.addresses()[at];
-            match take(place, port.protocol) {
+            match take(place, port.protocol, to_be) {
                 Ok(Some((socket, number))) => {
                     port.host = number;
                     sockets.push(socket);
@@ -74,8 +96,12 @@ fn why(place: SocketAddr, errno: Errno) -> String {
     }
 }
 
-/// Binds; `None` where this kernel has no such protocol or family.
-pub fn take(place: SocketAddr, protocol: Protocol) -> nix::Result<Option<(OwnedFd, u16)>> {
+/// Binds, and listens where it is answered; `None` where this kernel has no such protocol or family.
+pub fn take(
+    place: SocketAddr,
+    protocol: Protocol,
+    to_be: Use,
+) -> nix::Result<Option<(OwnedFd, u16)>> {
     let family = match place.ip() {
         IpAddr::V4(_) => AddressFamily::Inet,
         IpAddr::V6(_) => AddressFamily::Inet6,
@@ -98,10 +124,18 @@ pub fn take(place: SocketAddr, protocol: Protocol) -> nix::Result<Option<(OwnedF
     if place.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
     }
+    let answered = to_be == Use::Answered && kind == SockType::Stream;
+    if answered {
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    }
     match bind(socket.as_raw_fd(), &SockaddrStorage::from(place)) {
         // No address of that family: there is nothing to keep anybody from.
         Err(Errno::EADDRNOTAVAIL) if place.ip().is_unspecified() => return Ok(None),
         other => other?,
+    }
+    if answered {
+        // Of two that both say so, only one may listen.
+        listen(&socket, Backlog::MAXCONN)?;
     }
     let own: SockaddrStorage = getsockname(socket.as_raw_fd())?;
     let v4 = own.as_sockaddr_in().map(|own| own.port());
@@ -211,7 +245,10 @@ mod tests {
     fn a_taken_port_names_who_has_it() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let place = listener.local_addr().unwrap();
-        assert_eq!(take(place, Protocol::Tcp).unwrap_err(), Errno::EADDRINUSE);
+        assert_eq!(
+            take(place, Protocol::Tcp, Use::Kept).unwrap_err(),
+            Errno::EADDRINUSE
+        );
         let own = format!("(process {})", std::process::id());
         let holder = by_process(place, Protocol::Tcp).unwrap();
         assert!(holder.ends_with(&own), "{holder}");

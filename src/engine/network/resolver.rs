@@ -13,10 +13,11 @@ use super::definition::{self, Definition};
 use super::dns::{self, Kind, Question};
 use super::link;
 use super::names;
+use super::world;
 use crate::engine::record::{Home, short};
 use crate::sys::netlink::{self, Route};
 use crate::sys::{file, process};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -64,7 +65,8 @@ pub fn ensure(claims: &Claims, network: &Definition) -> Result<bool> {
         .stdout(OwnedFd::from(tcp))
         .stderr(lock)
         .process_group(0);
-    command.spawn().context("execute sc resolver")?;
+    let child = command.spawn().context("execute sc resolver")?;
+    world::enlist_child(claims, child.id())?;
     Ok(true)
 }
 
@@ -79,6 +81,12 @@ pub fn serve(home: &Home, name: &str) -> Result<u8> {
     udp.set_nonblocking(true)?;
     tcp.set_nonblocking(true)?;
     let links = netlink::watch_links()?;
+    {
+        let _claims = Claims::lock(home)?;
+        if world::is_known(home) && !world::is_enlisted(home)? {
+            bail!("its maker was killed: nobody knows where it is");
+        }
+    }
     let known = Known {
         names: Names::of(home, &network)?,
         home: home.clone(),
@@ -185,6 +193,7 @@ impl Server {
         };
         bridge::sweep(&claims, &self.network, &devices)?;
         if claims.of(name)?.is_empty() {
+            world::leave(&claims)?;
             // With the lock: whoever starts the next one finds the port free.
             std::process::exit(0);
         }
@@ -406,7 +415,10 @@ impl Names {
         let mut names = Names {
             by_name: HashMap::new(),
             by_address: HashMap::new(),
-            servers: names::Host::of_this().servers,
+            servers: match world::name_server(home) {
+                Some(server) => vec![server],
+                None => names::Host::of_this().servers,
+            },
             own: network.name.clone(),
             read: Instant::now(),
             changed: changed(home, &network.name),

@@ -59,7 +59,8 @@ pub fn table(network: &Definition, published: &[Published]) -> String {
                 format!("{local} meta l4proto . th dport map @any{digit}"),
             ]
         };
-        // From ::1 the kernel routes nothing out, and nothing back (6.18): who tries it is refused, and tries 127.0.0.1.
+        // From ::1 nothing is routed: who tries it is refused, and tries 127.0.0.1; where it is published by its name, a
+        // process answers there.
         [one("ip", 4, v4), one("ip6", 6, "ip6 daddr != ::1 ")].concat()
     };
     let early = [
@@ -134,7 +135,7 @@ pub fn remove(network: &Definition, published: &[Published]) -> String {
 
 fn elements(verb: &str, network: &Definition, published: &[Published]) -> String {
     let mut text = String::new();
-    for one in published {
+    for one in published.iter().filter(|one| !one.port.is_loopback6()) {
         for place in one.port.addresses() {
             let (digit, to) = match (place.ip(), one.v6) {
                 (IpAddr::V4(_), _) => (4, one.v4),

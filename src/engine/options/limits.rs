@@ -4,6 +4,7 @@ use crate::engine::config::bytes;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::{Value, json};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 #[derive(Debug, Default, Args)]
 pub struct Limits {
@@ -40,6 +41,18 @@ pub struct Limits {
     /// Its part of busy disks, 10 to 1000
     #[arg(long, value_name = "NUMBER")]
     blkio_weight: Option<u16>,
+    /// Bytes a second from a disk, like /dev/sda:1mb
+    #[arg(long, value_name = "DEVICE:RATE")]
+    device_read_bps: Vec<String>,
+    /// Bytes a second to a disk
+    #[arg(long, value_name = "DEVICE:RATE")]
+    device_write_bps: Vec<String>,
+    /// Reads a second from a disk
+    #[arg(long, value_name = "DEVICE:RATE")]
+    device_read_iops: Vec<String>,
+    /// Writes a second to a disk
+    #[arg(long, value_name = "DEVICE:RATE")]
+    device_write_iops: Vec<String>,
 }
 
 /// Where the limits are kept.
@@ -63,13 +76,46 @@ impl Limits {
             // docker's: 0 too is none.
             resources["pids"] = json!({ "limit": if limit == 0 { -1 } else { limit } });
         }
+        self.disks(resources)
+    }
+
+    fn disks(&self, resources: &mut Value) -> Result<()> {
         if let Some(weight) = self.blkio_weight {
             ensure!(
                 weight == 0 || (10..=1000).contains(&weight),
                 "range of blkio weight is from 10 to 1000"
             );
             if weight > 0 {
-                resources["blockIO"] = json!({ "weight": weight });
+                resources["blockIO"]["weight"] = json!(weight);
+            }
+        }
+        for (option, typed, key) in [
+            (
+                "--device-read-bps",
+                &self.device_read_bps,
+                "throttleReadBpsDevice",
+            ),
+            (
+                "--device-write-bps",
+                &self.device_write_bps,
+                "throttleWriteBpsDevice",
+            ),
+            (
+                "--device-read-iops",
+                &self.device_read_iops,
+                "throttleReadIOPSDevice",
+            ),
+            (
+                "--device-write-iops",
+                &self.device_write_iops,
+                "throttleWriteIOPSDevice",
+            ),
+        ] {
+            let limits = typed.iter().map(|typed| throttle(typed));
+            let limits: Result<Vec<Value>> = limits.collect();
+            let limits = limits.context(option)?;
+            if !limits.is_empty() {
+                resources["blockIO"][key] = json!(limits);
             }
         }
         Ok(())
@@ -148,6 +194,22 @@ impl Cgroup {
         };
         config["linux"]["cgroupsPath"] = json!(path);
     }
+}
+
+/// `/dev/sda:1mb`: a disk, and its bytes or operations a second.
+fn throttle(typed: &str) -> Result<Value> {
+    let (path, rate) = typed
+        .rsplit_once(':')
+        .with_context(|| format!("{typed:?}: write DEVICE:RATE, like /dev/sda:1mb"))?;
+    let rate = bytes(rate).with_context(|| format!("{typed:?}"))?;
+    let file = std::fs::metadata(path).with_context(|| path.to_owned())?;
+    ensure!(
+        file.file_type().is_block_device(),
+        "{path} is no block device"
+    );
+    let number = file.rdev();
+    let (major, minor) = (libc::major(number), libc::minor(number));
+    Ok(json!({ "major": major, "minor": minor, "rate": rate }))
 }
 
 /// `c 1:3 rwm`, as the kernel's documentation of cgroup v1 writes it.
@@ -268,6 +330,26 @@ mod tests {
             ),
         ] {
             assert_eq!(applied(args).unwrap_err().to_string(), expected, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_disk_is_throttled() {
+        for (typed, expected) in [
+            (
+                "/dev/null:1mb",
+                "--device-read-bps: /dev/null is no block device",
+            ),
+            ("/nowhere:1mb", "--device-read-bps: /nowhere: No such file"),
+            (
+                "/dev/null",
+                "--device-read-bps: \"/dev/null\": write DEVICE:RATE",
+            ),
+            ("/dev/null:x", "--device-read-bps: \"/dev/null:x\": "),
+        ] {
+            let e = applied(&["--device-read-bps", typed]).unwrap_err();
+            let said = format!("{e:#}");
+            assert!(said.starts_with(expected), "{said}");
         }
     }
 

@@ -113,15 +113,18 @@ impl Network {
             };
             match alone {
                 Some(mode) => {
-                    let shares = matches!(mode, Mode::Container(_) | Mode::Namespace(_));
                     ensure!(
-                        root || !shares,
+                        root || !matches!(mode, Mode::Namespace(_)),
                         "--network {typed} needs root: a namespace of another user namespace cannot be entered"
                     );
+                    let others = matches!(mode, Mode::User | Mode::Container(_));
                     ensure!(
-                        !plain || mode != Mode::User,
+                        !plain || mode != Mode::User && (root || !others),
                         "--network {typed}: a bundle has the network that its config.json says, or root's"
                     );
+                    if let (Mode::Container(id), false) = (&mode, root) {
+                        check_shared(home, typed, id)?;
+                    }
                     ensure!(
                         self.networks.len() == 1,
                         "--network {typed}: it cannot be combined with others"
@@ -133,8 +136,8 @@ impl Network {
         }
         let typed = self.networks.first();
         match (typed, root) {
-            (Some(typed), false) => bail!(
-                "--network {typed} needs root, for its bridge: without root there are pasta, host and none"
+            (Some(typed), false) if plain => bail!(
+                "--network {typed}: a bundle has the network that its config.json says, or root's"
             ),
             (None, _) if plain && self.publish.is_empty() => return Ok((Mode::Bundle, Vec::new())),
             (None, false) if user::program().is_none() => {
@@ -146,7 +149,7 @@ impl Network {
             }
             (None, false) => return Ok((Mode::User, Vec::new())),
             (None, true) => joins.push(Join::of(definition::DEFAULT)),
-            (Some(_), true) => {}
+            (Some(_), _) => {}
         }
         Ok((Mode::Bridge, joins))
     }
@@ -190,7 +193,13 @@ impl Network {
             ),
             _ => bail!("--publish: with --network {mode} there is nothing to publish"),
         }
+        let root = nix::unistd::geteuid().is_root();
         for (at, port) in wanted.ports.iter().enumerate() {
+            let led_by_kernel = root && !port.is_loopback6();
+            ensure!(
+                led_by_kernel || port.protocol != ports::Protocol::Sctp,
+                "--publish {port}: without root, and at [::1], only tcp and udp"
+            );
             let twice = |other: &ports::Port| port.host != 0 && port.collides(other);
             ensure!(
                 !wanted.ports[..at].iter().any(twice),
@@ -236,6 +245,20 @@ fn join(home: &Home, typed: &str) -> Result<Join> {
         context()
     );
     Ok(join)
+}
+
+/// Without root, a network is shared together with the user namespace that it belongs to.
+fn check_shared(home: &Home, typed: &str, id: &str) -> Result<()> {
+    let other = home.load(id)?.context("the container is gone")?;
+    ensure!(
+        other.networks.mode != Mode::Host,
+        "--network {typed}: its network is the host's: --network host"
+    );
+    ensure!(
+        other.rootless,
+        "--network {typed}: without root, that of a bundle cannot be shared"
+    );
+    Ok(())
 }
 
 /// `NAME:ADDRESS`, `NAME=ADDRESS`; the address may be one of IPv6, in brackets or not, or `host-gateway`.

@@ -113,19 +113,15 @@ fn holders(file: &File) -> Vec<String> {
             continue;
         }
         let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let words: Vec<_> = command
+        let mut words = command
             .split(|byte| *byte == 0)
-            .take(2)
             .map(String::from_utf8_lossy)
-            .collect();
-        let name = words
-            .first()
-            .and_then(|path| path.rsplit('/').next())
-            .unwrap_or("?");
-        let verb = words
-            .get(1)
-            .map(|verb| format!(" {verb}"))
-            .unwrap_or_default();
+            .filter(|word| !word.is_empty());
+        let path = words.next().unwrap_or("?".into());
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let mut words = words.skip_while(|word| word == "--root" || word.starts_with('/'));
+        let verb = words.next().map(|verb| format!(" {verb}"));
+        let verb = verb.unwrap_or_default();
         found.push(format!("{name}{verb} (process {pid})"));
     }
     found.dedup();
