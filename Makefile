@@ -7,7 +7,7 @@ RUNTIME := $(TARGET)/release/sc-runtime
 BUILT    = $(TARGET)/$(shell rustc -vV | sed -n 's/^host: //p')/release
 BINS    := $(notdir $(basename $(wildcard src/bin/*.rs)))
 
-.PHONY: help setup build demo demo-runtime test test-unit test-integration test-registry test-systemd test-vm fuzz bench bench-image bench-memory bench-sc lint install clean
+.PHONY: help setup build demo demo-runtime test test-unit test-integration test-registry test-systemd test-install test-vm fuzz bench bench-image bench-memory bench-sc lint install uninstall clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -27,7 +27,7 @@ demo: build ## an image, a container that prints, a web server with a published 
 demo-runtime: build ## a bundle from create to delete with sc-runtime, each step explained (root)
 	@scripts/demo-runtime
 
-test: test-unit test-integration test-registry test-systemd test-vm ## all tests: unit, native, and in a virtual machine
+test: test-unit test-integration test-registry test-install test-systemd test-vm ## all tests: unit, native, and in a virtual machine
 	@[ "$$(id -u)" = 0 ] || echo "make test: not run: the native integration tests (they need root, also those of ordinary users: sudo -E make test-integration), the unit tests of network devices and of systemd"
 
 # The corpus of the fuzzer is replayed with the unit tests.
@@ -57,6 +57,9 @@ test-vm: build ## the integration tests on a pure cgroup v2 kernel with all cont
 bench-image: build ## images from an archive to files, beside umoci, podman, skopeo and ctr (root)
 	@scripts/bench-image
 
+test-install: build ## what make install makes: programs that are found, pages that are read, completions that complete
+	@scripts/test-install
+
 test-systemd: build ## the tests of systemd's cgroups where systemd is PID 1, in plain namespaces (root)
 	@if [ "$$(id -u)" = 0 ]; then scripts/test-systemd; \
 	else echo "make test: the tests of systemd's cgroups need root and are NOT run natively"; fi
@@ -85,15 +88,30 @@ lint: setup ## rustfmt, clippy with warnings denied, shellcheck
 	rustfmt --check --edition 2024 fuzz/main.rs
 	shellcheck -x -P SCRIPTDIR $$(grep -rlE '^#!.*\b(ba)?sh\b' scripts .ci)
 
-install: ## programs, man pages, completions into PREFIX (/usr/local), below DESTDIR
+# Where what is installed goes, below DESTDIR.
+BIN     = $(PREFIX)/bin
+MAN     = $(PREFIX)/share/man/man1
+BASH    = $(PREFIX)/share/bash-completion/completions
+ZSH     = $(PREFIX)/share/zsh/site-functions
+FISH    = $(PREFIX)/share/fish/vendor_completions.d
+SYSTEMD = $(PREFIX)/lib/systemd
+
+install: ## programs, man pages, completions, units of systemd into PREFIX (/usr/local), below DESTDIR
 	@[ -x $(RUNTIME) ] || { echo "nothing built yet: make build" >&2; exit 1; }
-	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 755 $(addprefix $(TARGET)/release/,$(BINS)) $(DESTDIR)$(PREFIX)/bin
-	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d)
-	$(TARGET)/release/sc man $(DESTDIR)$(PREFIX)/share/man/man1
-	$(TARGET)/release/sc completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/sc
-	$(TARGET)/release/sc completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_sc
-	$(TARGET)/release/sc completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/sc.fish
+	install -d $(addprefix $(DESTDIR),$(BIN) $(MAN) $(BASH) $(ZSH) $(FISH) $(SYSTEMD)/system $(SYSTEMD)/user)
+	install -m 755 $(addprefix $(TARGET)/release/,$(BINS)) $(DESTDIR)$(BIN)
+	$(TARGET)/release/sc man $(DESTDIR)$(MAN)
+	$(TARGET)/release/sc completion bash >$(DESTDIR)$(BASH)/sc
+	$(TARGET)/release/sc completion zsh >$(DESTDIR)$(ZSH)/_sc
+	$(TARGET)/release/sc completion fish >$(DESTDIR)$(FISH)/sc.fish
+	@for kind in system user; do \
+		sed 's|@BIN@|$(BIN)|' scripts/sc-restart.service >$(DESTDIR)$(SYSTEMD)/$$kind/sc-restart.service || exit 1; done
+
+uninstall: ## remove what make install of this build put there
+	rm -f $(addprefix $(DESTDIR)$(BIN)/,$(BINS)) $(DESTDIR)$(BASH)/sc $(DESTDIR)$(ZSH)/_sc $(DESTDIR)$(FISH)/sc.fish
+	rm -f $(foreach kind,system user,$(DESTDIR)$(SYSTEMD)/$(kind)/sc-restart.service)
+	@pages=$$(mktemp -d) && $(TARGET)/release/sc man $$pages && \
+	for page in $$(ls $$pages); do rm -f "$(DESTDIR)$(MAN)/$$page"; done; rm -r $$pages
 
 clean: ## remove what was built here
 	cargo clean

@@ -293,15 +293,58 @@ fn sums_and_facts_are_shown(place: &Place) -> Result<()> {
         containers["TotalCount"] == "1" && containers["Active"] == "0",
         "{containers}"
     );
-    ensure!(containers["Reclaimable"] != "0B", "{containers}");
+    let reclaimable = containers["Reclaimable"].as_str().context("no text")?;
+    ensure!(reclaimable.ends_with("B (100%)"), "{containers}");
+    let kinds: Vec<&str> = rows.iter().filter_map(|row| row["Type"].as_str()).collect();
+    ensure!(
+        kinds == ["Images", "Containers", "Local Volumes"],
+        "{kinds:?}"
+    );
+    df_knows_what_is_shared(place)?;
     let info = ok(place, &["info"])?;
     ensure!(
         info.contains("ContainersStopped: 1\n") && info.contains("CgroupVersion: 2\n"),
         "{info}"
     );
-    ensure!(ok(place, &["system", "info", "--format", "{{.Images}}"])? == "1\n");
+    ensure!(ok(place, &["system", "info", "--format", "{{.Images}}"])? == "2\n");
     ok(place, &["rm", "c_d"])?;
     assert_nothing(place)
+}
+
+/// Two images of the same layers, one of which has one more.
+fn df_knows_what_is_shared(place: &Place) -> Result<()> {
+    ok(place, &["commit", "c_d", "more"])?;
+    ok(place, &["volume", "create", "kept"])?;
+    let all = ok(place, &["system", "df", "-v", "--format", "json"])?;
+    let all: Value = serde_json::from_str(&all)?;
+    let of = |kind: &str, key: &str| -> Vec<String> {
+        let rows = all[kind].as_array().into_iter().flatten();
+        rows.map(|row| row[key].as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    ensure!(of("Images", "Repository") == ["more", "busybox"], "{all}");
+    let (size, shared, own) = (
+        of("Images", "Size"),
+        of("Images", "SharedSize"),
+        of("Images", "UniqueSize"),
+    );
+    ensure!(shared[0] == shared[1] && shared[1] == size[1], "{all}");
+    ensure!(own[0] != "0B" && own[1] == "0B", "{all}");
+    ensure!(of("Images", "Containers") == ["0", "1"], "{all}");
+    ensure!(
+        of("Containers", "Names") == ["c_d"]
+            && of("Containers", "Status")[0].starts_with("Exited (0)")
+    );
+    ensure!(of("Volumes", "Name") == ["kept"] && of("Volumes", "Links") == ["0"]);
+    let text = ok(place, &["system", "df", "-v"])?;
+    for title in ["Images", "Containers", "Local Volumes"] {
+        ensure!(
+            text.contains(&format!("{title} space usage:\n\n")),
+            "{text}"
+        );
+    }
+    refused(place, &["system", "df", "-v", "--format", "{{.Type}}"], 1)?;
+    ok(place, &["volume", "rm", "kept"]).map(drop)
 }
 
 fn prune_removes_what_rests_and_nothing_else(place: &Place) -> Result<()> {

@@ -30,6 +30,8 @@ tests! {
     a_runtime_that_is_killed_leaves_nothing ["busybox"],
     a_stop_while_it_starts_is_not_lost ["busybox"],
     orphans_of_a_killed_monitor_are_pruned ["busybox"],
+    after_a_boot_runs_again_what_its_policy_says ["busybox", "pgrep"],
+    a_machine_that_goes_down_stops_nothing_for_good ["busybox", "pgrep"],
 }
 
 fn inspect(place: &Place, name: &str) -> Result<Value> {
@@ -703,5 +705,80 @@ fn orphans_of_a_killed_monitor_are_pruned(place: &Place) -> Result<()> {
         said.contains("Cleared away after killed processes or a reboot: 3"),
         "{said}"
     );
+    assert_nothing(place)
+}
+
+/// A container that sleeps: the process beside it, and its own.
+fn sleeper(place: &Place, name: &str, policy: &str) -> Result<[String; 2]> {
+    let options = ["--name", name, "--restart", policy, "--network", "none"];
+    let args = [&["run", "-d"], &options[..], &["busybox", "sleep", "1000"]].concat();
+    let id = ok(place, &args)?;
+    let monitor = place.host("pgrep", ["-f", &format!("monitor {}", id.trim())])?;
+    let own = inspect(place, name)?["State"]["Pid"].to_string();
+    Ok([monitor.trim().to_owned(), own])
+}
+
+const AT_BOOT: [&str; 4] = ["start", "--all", "--filter", "should-start-on-boot=true"];
+
+fn after_a_boot_runs_again_what_its_policy_says(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let containers = [
+        ("always", "always", false),
+        ("always-stopped", "always", true),
+        ("unless", "unless-stopped", false),
+        ("unless-stopped", "unless-stopped", true),
+        ("never", "no", false),
+        ("failure", "on-failure", false),
+    ];
+    for (name, policy, is_stopped) in containers {
+        let [monitor, own] = sleeper(place, name, policy)?;
+        match is_stopped {
+            true => ok(place, &["stop", "-t", "0", name])?,
+            // What a power cut does.
+            false => place.host("kill", ["-9", &monitor, &own])?,
+        };
+    }
+    // And another boot: a process that a record names is none of it.
+    for entry in fs::read_dir(place.store.join("containers"))? {
+        let path = entry?.path().join("record.json");
+        let mut record: Value = serde_json::from_slice(&fs::read(&path)?)?;
+        if record["process"].is_object() {
+            record["process"]["boot"] = "an earlier one".into();
+        }
+        fs::write(&path, serde_json::to_vec(&record)?)?;
+    }
+    ensure!(ok(place, &["ps", "-q"])?.is_empty());
+    let said = ok(place, &AT_BOOT)?;
+    ensure!(said == "always\nalways-stopped\nunless\n", "{said}");
+    let names = ok(place, &["ps", "--format", "{{.Names}}"])?;
+    ensure!(names == "unless\nalways-stopped\nalways\n", "{names}");
+    ensure!(ok(place, &AT_BOOT)?.is_empty(), "what runs is let alone");
+    let said = ok(place, &["start", "--all", "-f", "restart-policy=no"])?;
+    ensure!(said == "never\n", "{said}");
+    refused(place, &["start", "--all", "always"], 1)?;
+    refused(
+        place,
+        &["start", "--all", "-f", "should-start-on-boot=x"],
+        1,
+    )?;
+    for (name, ..) in containers {
+        ok(place, &["rm", "-f", name])?;
+    }
+    assert_nothing(place)
+}
+
+/// systemd ends the session or unit that the monitor is in.
+fn a_machine_that_goes_down_stops_nothing_for_good(place: &Place) -> Result<()> {
+    with_image(place)?;
+    for policy in ["always", "unless-stopped"] {
+        let [monitor, own] = sleeper(place, "c_d", policy)?;
+        place.host("kill", ["-TERM", &monitor])?;
+        // sleep as process 1 ignores that, as many do: the end of a shutdown.
+        place.host("kill", ["-9", &own])?;
+        ensure!(ok(place, &["wait", "c_d"])? == "137\n");
+        ensure!(ok(place, &["ps", "-q"])?.is_empty(), "{policy}");
+        ensure!(ok(place, &AT_BOOT)? == "c_d\n", "{policy}");
+        ok(place, &["rm", "-f", "c_d"])?;
+    }
     assert_nothing(place)
 }

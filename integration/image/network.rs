@@ -22,6 +22,9 @@ tests! {
     networks_are_shared_or_not_there ["busybox", "nft", "ip"],
     names_and_servers_are_what_was_typed ["busybox", "nft", "ip", "python3"],
     many_at_once_get_addresses_of_their_own ["busybox", "nft", "ip"],
+    a_firewall_that_drops_is_named_with_what_to_type ["busybox", "nft", "ip"],
+    a_firewall_of_iptables_is_named_in_its_words ["busybox", "nft", "ip", "iptables-nft"],
+    a_port_of_sctp_is_forwarded ["busybox", "nft", "ip", "python3"],
 }
 
 /// A process that keeps a network namespace.
@@ -827,5 +830,103 @@ fn many_at_once_get_addresses_of_their_own(place: &Place) -> Result<()> {
     addresses.sort();
     addresses.dedup();
     ensure!(addresses.len() == 20, "{addresses:?}");
+    net.assert_nothing()
+}
+
+/// With a firewall that `rules` make: a published port is not reached from outside, nor the outside, until what the
+/// warning says is typed; and then nothing is warned of.
+fn a_firewall_is_told_of(place: &Place, rules: &str) -> Result<()> {
+    let net = Net::new(place)?;
+    net.host.sh(rules)?;
+    let serve = [
+        "run", "-d", "--name", "c_f", "-p", "8080:80", "busybox", "httpd", "-f", "-h", "/www",
+    ];
+    let started = net.sc(&serve)?;
+    let said = String::from_utf8_lossy(&started.stderr).into_owned();
+    ensure!(started.status.success(), "{said}");
+    let typed = said.split('`').nth(1).with_context(|| said.clone())?;
+    let inside = ["exec", "c_f", "wget", "-qO-", "http://127.0.0.1/"];
+    until(|| Ok(net.ok(&inside).is_ok()), |listens| *listens)?;
+    let ask = |seconds: u32| {
+        let wget = format!("timeout {seconds} busybox wget -qO- http://192.0.2.1:8080/");
+        net.outside.sh(&wget)
+    };
+    ensure!(ask(1).is_err(), "the firewall does not drop");
+    net.host.sh(typed)?;
+    ensure!(ask(20)? == "hello\n");
+    // Answered, if only by a refusal: not dropped.
+    let out = [
+        "exec",
+        "c_f",
+        "timeout",
+        "20",
+        "wget",
+        "-qO-",
+        "http://192.0.2.2:9/",
+    ];
+    let said = net.sc(&out)?;
+    ensure!(said.stderr.ends_with(b"Connection refused\n"), "{said:?}");
+    net.ok(&["rm", "-f", "c_f"])?;
+    net.ok(&["network", "prune", "-f"])?;
+    let started = net.sc(&serve)?;
+    let said = String::from_utf8_lossy(&started.stderr);
+    ensure!(started.status.success() && said.is_empty(), "{said}");
+    net.ok(&["rm", "-f", "c_f"]).map(drop)
+}
+
+fn a_firewall_that_drops_is_named_with_what_to_type(place: &Place) -> Result<()> {
+    a_firewall_is_told_of(
+        place,
+        "nft 'table inet fw { chain pass { type filter hook forward priority 0; policy drop; ct state established accept; }; }'",
+    )
+}
+
+fn a_firewall_of_iptables_is_named_in_its_words(place: &Place) -> Result<()> {
+    a_firewall_is_told_of(place, "iptables-nft -P FORWARD DROP")
+}
+
+/// The kernel here need not have SCTP: packets are made by hand, and only forwarded.
+fn a_port_of_sctp_is_forwarded(place: &Place) -> Result<()> {
+    let net = Net::new(place)?;
+    let publish = ["-p", "9000:9001/sctp"];
+    net.ok(&[
+        &["run", "-d", "--name", "c_s"],
+        &publish[..],
+        &["busybox", "sleep", "1000"],
+    ]
+    .concat())?;
+    ensure!(
+        net.ok(&["port", "c_s"])?
+            .starts_with("9001/sctp -> 0.0.0.0:9000\n")
+    );
+    let pid = net.ok(&["inspect", "-f", "{{.State.Pid}}", "c_s"])?;
+    let listen = "import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132)
+s.settimeout(60)
+print(flush=True)
+print(s.recv(2000)[20:24].hex())";
+    let mut inside = Command::new("nsenter")
+        .args(["-t", pid.trim(), "-n", "--", "python3", "-c", listen])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let out = inside.stdout.as_mut().context("no pipe")?;
+    std::io::Read::read_exact(out, &mut [0])?;
+    // An INIT chunk from port 5555 to 9000, with its CRC32c (RFC 9260, 3.3.2 and appendix A).
+    let send = "import socket, struct
+def crc(data):
+    c = 0xffffffff
+    for byte in data:
+        c ^= byte
+        for _ in range(8): c = (c >> 1) ^ (0x82f63b78 if c & 1 else 0)
+    return struct.pack('<I', c ^ 0xffffffff)
+ports = struct.pack('>HHI', 5555, 9000, 0)
+init = struct.pack('>BBHIIHHI', 1, 0, 20, 0x1234, 65535, 1, 1, 1)
+packet = ports + crc(ports + bytes(4) + init) + init
+socket.socket(socket.AF_INET, socket.SOCK_RAW, 132).sendto(packet, ('192.0.2.1', 0))";
+    text(net.outside.command("python3").args(["-c", send]).output()?)?;
+    let ports = text(inside.wait_with_output()?)?;
+    ensure!(ports.trim() == "15b32329", "{ports}");
+    net.ok(&["rm", "-f", "c_s"])?;
     net.assert_nothing()
 }

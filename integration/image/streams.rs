@@ -527,28 +527,92 @@ fn a_container_may_keep_no_log(place: &Place) -> Result<()> {
     assert_nothing(place)
 }
 
-/// Only where a journal listens; elsewhere it is refused before anything runs.
+/// Only where a journal listens (scripts/test-systemd); elsewhere it is refused before anything runs.
 fn the_journal_keeps_logs(place: &Place) -> Result<()> {
     with_image(place)?;
-    let args = [
-        "run",
-        "--name",
-        "c_j",
-        "--log-driver",
-        "journald",
-        "busybox",
-        "echo",
-        "into the journal",
-    ];
     if !std::path::Path::new("/run/systemd/journal/socket").exists() {
+        let args = [
+            "run",
+            "--log-driver",
+            "journald",
+            "--name",
+            "c_j",
+            "busybox",
+            "true",
+        ];
         let said = refused(place, &args, 125)?;
         ensure!(said.contains("/run/systemd/journal/socket"), "{said}");
         ok(place, &["rm", "c_j"])?;
         return assert_nothing(place);
     }
+    // Each at a time of its own, and none at the same as another: the journal's clock counts microseconds.
+    let script = "echo one; sleep 0.2; echo two >&2; sleep 0.2; printf 'no end'; head -c1 >/dev/null; echo; \
+                  seq 1000; printf 'the \\033[1mend'";
+    let options = ["--log-driver", "journald", "--name", "c_j", "busybox"];
+    let args = [
+        &["run", "-d", "-i", "--network", "none"][..],
+        &options,
+        &["sh", "-c", script],
+    ]
+    .concat();
     ok(place, &args)?;
-    place.host("journalctl", ["--sync"])?;
-    ensure!(ok(place, &["logs", "c_j"])? == "into the journal\n");
+    let mut follow = command(place, &["logs", "-f", "c_j"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    // Seen while it runs; only then may it go on.
+    let mut out = follow.stdout.take().context("no pipe")?;
+    let mut first = [0; 4];
+    out.read_exact(&mut first)?;
+    ensure!(first == *b"one\n", "{first:?}");
+    let mut attach = command(place, &["attach", "c_j"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    attach.stdin.take().context("no pipe")?.write_all(b"x")?;
+    ensure!(attach.wait()?.success());
+    let mut rest = String::new();
+    out.read_to_string(&mut rest)?;
+    let numbers: String = (1..=1000).map(|number| format!("{number}\n")).collect();
+    let end = "the \x1b[1mend";
+    ensure!(rest == format!("no end\n{numbers}{end}"), "{rest:?}");
+    let followed = follow.wait_with_output()?;
+    ensure!(
+        followed.status.success() && followed.stderr == b"two\n",
+        "{followed:?}"
+    );
+
+    let said = sc(place, &["logs", "-t", "c_j"])?;
+    let timed = [said.stdout, b"\n".to_vec(), said.stderr].concat();
+    let timed = String::from_utf8(timed)?;
+    let time_of = |line: &str| {
+        let found = timed
+            .lines()
+            .find(|text| text.ends_with(&format!(" {line}")));
+        found
+            .and_then(|text| text.split(' ').next())
+            .context("not there")
+    };
+    let (one, two) = (time_of("one")?, time_of("two")?);
+    for (options, out, err) in [
+        (&["--tail", "2"][..], format!("1000\n{end}"), ""),
+        (&["--tail", "0"], String::new(), ""),
+        (&["--tail", "0", "-f"], String::new(), ""),
+        (&["--until", two], "one\n".to_owned(), "two\n"),
+        (&["--since", one, "--until", one], "one\n".to_owned(), ""),
+        (&["--since", two, "--tail", "1", "-f"], end.to_owned(), ""),
+        (&["--until", "1h"], String::new(), ""),
+    ] {
+        let said = sc(place, &[&["logs"], options, &["c_j"]].concat())?;
+        let (stdout, stderr) = (
+            String::from_utf8(said.stdout)?,
+            String::from_utf8(said.stderr)?,
+        );
+        ensure!(
+            stdout == out && stderr == err,
+            "{options:?}: {stdout:?} {stderr:?}"
+        );
+    }
     ok(place, &["rm", "c_j"])?;
     assert_nothing(place)
 }

@@ -16,7 +16,7 @@ const LONGEST: usize = 16 << 10;
 
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line<'a> {
     #[serde(borrow)]
     pub log: Cow<'a, str>,

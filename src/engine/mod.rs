@@ -16,7 +16,7 @@
 //! - [`rootfs`]: a container's root, mounted; [`rootless`]: what is different for an ordinary user;
 //!   [`userns`]: which ids has a container of root's that has ids of its own.
 //! - [`monitor`]: the process beside a running container; [`attach`]: who is connected to it; [`wire`]: what they
-//!   say to each other; [`log`], [`terminal`], [`keys`]: where output goes, and what is typed.
+//!   say to each other; [`log`], [`journal`], [`terminal`], [`keys`]: where output goes, and what is typed.
 //!
 //! The overlay of a container is mounted in a mount namespace of its monitor's own, which the container's
 //! was copied from: when both are gone, however they went, the kernel has unmounted it.
@@ -29,6 +29,7 @@ pub mod control;
 pub mod events;
 pub mod filter;
 pub mod inside;
+pub mod journal;
 pub mod keys;
 pub mod log;
 pub mod make;

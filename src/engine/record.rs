@@ -139,6 +139,15 @@ impl Restart {
         }
     }
 
+    /// After a boot, where somebody had stopped it or not?
+    pub fn wants_at_boot(&self, stopped: bool) -> bool {
+        match self {
+            Restart::No | Restart::OnFailure(_) => false,
+            Restart::Always => true,
+            Restart::UnlessStopped => !stopped,
+        }
+    }
+
     /// docker's name of it.
     pub fn name(&self) -> &'static str {
         match self {

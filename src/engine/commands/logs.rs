@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::engine::cli::Global;
+use crate::engine::journal::{self, Journal, Query};
 use crate::engine::log::{Line, rotated};
 use crate::engine::record::{Home, LogDriver, Record};
 use crate::engine::times;
@@ -65,35 +66,12 @@ impl Logs {
         let record = home.find(&self.container)?;
         match record.log.driver {
             LogDriver::JsonFile => wanted.files(&home, &record, self.follow),
-            LogDriver::Journald => self.journal(&record),
+            LogDriver::Journald => wanted.journal(&home, &record, self.follow),
             LogDriver::None => bail!(
                 "container {} keeps no log: it was made with --log-driver none",
                 record.name
             ),
         }
-    }
-
-    /// The journal has a reader of its own.
-    fn journal(&self, record: &Record) -> Result<u8> {
-        use std::os::unix::process::CommandExt;
-        let mut reader = std::process::Command::new("journalctl");
-        reader.args(["--quiet", "--no-pager", "--all"]);
-        reader.arg(match self.timestamps {
-            true => "--output=short-iso-precise",
-            false => "--output=cat",
-        });
-        reader.args(self.follow.then_some("--follow"));
-        reader.arg(format!("--lines={}", self.tail));
-        for (option, typed) in [("--since", &self.since), ("--until", &self.until)] {
-            if let Some(text) = typed {
-                let seconds = times::parse(text)? / 1_000_000_000;
-                reader.arg(format!("{option}=@{seconds}"));
-            }
-        }
-        let e = reader
-            .arg(format!("CONTAINER_ID_FULL={}", record.id))
-            .exec();
-        Err(e).context("execute journalctl, which reads what --log-driver journald wrote")
     }
 }
 
@@ -112,7 +90,7 @@ impl Wanted {
         let mut log = Reader::open(&path)?;
         let mut kept = VecDeque::new();
         while let Some(line) = log.next()? {
-            if !self.is_in_time(&line)? {
+            if !self.is_in_time(&parse(&line)?) {
                 continue;
             }
             kept.push_back(line);
@@ -121,7 +99,7 @@ impl Wanted {
             }
         }
         for line in kept {
-            if !self.show(&line)? {
+            if !self.show(&parse(&line)?)? {
                 return Ok(0);
             }
         }
@@ -132,7 +110,8 @@ impl Wanted {
             // Its end closes the log, which wakes us.
             let goes_on = home.is_monitored(&record.id);
             while let Some(line) = log.next()? {
-                if self.is_in_time(&line)? && !self.show(&line)? {
+                let line = parse(&line)?;
+                if self.is_in_time(&line) && !self.show(&line)? {
                     return Ok(0);
                 }
             }
@@ -143,19 +122,89 @@ impl Wanted {
         }
     }
 
-    fn is_in_time(&self, text: &str) -> Result<bool> {
-        if self.since.is_none() && self.until.is_none() {
-            return Ok(true);
+    /// What there is; then what comes, until the monitor has ended; then what came in between.
+    fn journal(&self, home: &Home, record: &Record, follow: bool) -> Result<u8> {
+        // The end of the life that is looked at, not of a later one.
+        let end = home.end(&record.id);
+        let runs = home.is_monitored(&record.id);
+        if !runs {
+            journal::sync();
         }
-        let line: Line = serde_json::from_str(text).context("log.json")?;
+        let mut query = Query {
+            id: &record.id,
+            since: self.since,
+            ..Query::default()
+        };
+        let listened = self.end_of_journal(&mut query)?;
+        if !listened || !follow || !runs {
+            return Ok(0);
+        }
+        query.follow = true;
+        let coming = Journal::ask(&query)?;
+        let process = coming.process()?;
+        std::thread::spawn(move || {
+            // One that cannot be waited for is not followed.
+            let _ = end.wait();
+            journal::stop(&process);
+        });
+        if self.pass_on(coming, &mut query)? {
+            journal::sync();
+            query.follow = false;
+            self.pass_on(Journal::ask(&query)?, &mut query)?;
+        }
+        Ok(0)
+    }
+
+    /// The last lines of those that there are. False: who listened has gone.
+    fn end_of_journal(&self, query: &mut Query) -> Result<bool> {
+        // One at least, to know where to go on.
+        let bounded = self.since.is_none() && self.until.is_none() && self.tail < i32::MAX as usize;
+        query.last = bounded.then_some(self.tail.max(1));
+        let mut there = Journal::ask(query)?;
+        let mut kept = VecDeque::new();
+        while let Some(entry) = there.entry()? {
+            query.after = Some(entry.cursor);
+            if !self.is_in_time(&entry.line) {
+                continue;
+            }
+            kept.push_back(entry.line);
+            if kept.len() > self.tail {
+                kept.pop_front();
+            }
+        }
+        there.end()?;
+        query.last = None;
+        for line in kept {
+            if !self.show(&line)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Everything that it says, and where that ended. False: who listened has gone.
+    fn pass_on(&self, mut journal: Journal, query: &mut Query) -> Result<bool> {
+        while let Some(entry) = journal.entry()? {
+            if self.is_in_time(&entry.line) && !self.show(&entry.line)? {
+                journal::stop(&journal.process()?);
+                return Ok(false);
+            }
+            query.after = Some(entry.cursor);
+        }
+        journal.end()?;
+        Ok(true)
+    }
+
+    fn is_in_time(&self, line: &Line) -> bool {
+        if self.since.is_none() && self.until.is_none() {
+            return true;
+        }
         let time = clock::parse_nanos(&line.time).unwrap_or(0);
-        Ok(self.since.is_none_or(|since| time >= since)
-            && self.until.is_none_or(|until| time <= until))
+        self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time <= until)
     }
 
     /// False: who listened has gone.
-    fn show(&self, text: &str) -> Result<bool> {
-        let line: Line = serde_json::from_str(text).context("log.json")?;
+    fn show(&self, line: &Line) -> Result<bool> {
         let mut out: Box<dyn Write> = match &*line.stream {
             "stderr" => Box::new(std::io::stderr()),
             _ => Box::new(std::io::stdout()),
@@ -169,6 +218,10 @@ impl Wanted {
             other => Ok(other.map(|()| true)?),
         }
     }
+}
+
+fn parse(text: &str) -> Result<Line<'_>> {
+    serde_json::from_str(text).context("log.json")
 }
 
 /// Lines from the oldest file to the newest, across rotations.

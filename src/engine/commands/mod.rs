@@ -4,6 +4,7 @@ pub mod attach;
 pub mod commit;
 pub mod cp;
 pub mod create;
+pub mod df;
 pub mod diff;
 pub mod events;
 pub mod exec;

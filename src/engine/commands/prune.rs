@@ -1,6 +1,6 @@
-//! `container prune`, `system prune|df|info`: what may go, what there is.
+//! `container prune`, `system prune|info`: what may go, what there is.
 
-use super::{network, ps};
+use super::{df, network, ps};
 use crate::engine::cli::Global;
 use crate::engine::control;
 use crate::engine::filter::Filters;
@@ -8,7 +8,7 @@ use crate::engine::network::bridge;
 use crate::engine::now::{self, Now};
 use crate::engine::programs;
 use crate::engine::record::{Home, Record};
-use crate::engine::table::{Column, Format};
+use crate::engine::table::Format;
 use crate::engine::times;
 use crate::engine::volumes;
 use crate::{clock, show};
@@ -16,7 +16,6 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Remove all containers that do not run
@@ -42,7 +41,7 @@ enum Verb {
     /// Remove what nothing uses, and what killed processes or a reboot left
     Prune(All),
     /// Show what takes how much of the disk
-    Df(Df),
+    Df(df::Df),
     Info(Info),
 }
 
@@ -60,12 +59,6 @@ struct All {
     /// until=TIME, label=KEY[=VALUE]; of containers
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-struct Df {
-    #[command(flatten)]
-    format: Format,
 }
 
 /// Show what this machine and installation are
@@ -213,81 +206,6 @@ fn heal(home: &Home) -> Result<usize> {
     }
     healed += bridge::heal(home)?;
     Ok(healed)
-}
-
-const DF: [Column; 5] = [
-    ("TYPE", "Type"),
-    ("TOTAL", "TotalCount"),
-    ("ACTIVE", "Active"),
-    ("SIZE", "Size"),
-    ("RECLAIMABLE", "Reclaimable"),
-];
-
-impl Df {
-    fn run(&self, global: &Global) -> Result<u8> {
-        let home = global.home()?;
-        let records = home.list()?;
-        let active = |record: &&Record| now::now(&home, record).is_ok_and(|now| now.is_alive());
-        let own = |record: &Record| ps::size(&home.dir(&record.id));
-        let running: Vec<&Record> = records.iter().filter(active).collect();
-        let all: u64 = records.iter().map(own).sum();
-        let used: u64 = running.iter().map(|record| own(record)).sum();
-        let images = images(&home)?;
-        let layers = ps::size(&home.root.join("layers")) + ps::size(&home.root.join("image"));
-        let rows = [
-            row("Images", images, users_of(&records), layers, None),
-            row(
-                "Containers",
-                records.len(),
-                running.len(),
-                all,
-                Some(all - used),
-            ),
-            volumes(&home, &records)?,
-            row("Logs and events", 2, 2, events_size(&home.root), None),
-        ];
-        show::print(&self.format.list(&DF, &rows)?)?;
-        Ok(0)
-    }
-}
-
-fn row(kind: &str, total: usize, active: usize, size: u64, reclaimable: Option<u64>) -> Value {
-    json!({
-        "Type": kind,
-        "TotalCount": total.to_string(),
-        "Active": active.to_string(),
-        "Size": show::size(size),
-        "Reclaimable": reclaimable.map(show::size).unwrap_or_default(),
-    })
-}
-
-fn events_size(root: &Path) -> u64 {
-    let of = |name| std::fs::metadata(root.join(name)).map_or(0, |meta| meta.len());
-    of("events") + of("events.old")
-}
-
-fn volumes(home: &Home, records: &[Record]) -> Result<Value> {
-    let all = volumes::list(home)?;
-    let size = |name: &str| ps::size(&volumes::data(home, name));
-    let (mut sum, mut unused, mut active) = (0, 0, 0);
-    for volume in &all {
-        let size = size(&volume.name);
-        sum += size;
-        match volumes::users(&volume.name, records).is_empty() {
-            true => unused += size,
-            false => active += 1,
-        }
-    }
-    Ok(row("Local Volumes", all.len(), active, sum, Some(unused)))
-}
-
-/// Images that a container was made of.
-fn users_of(records: &[Record]) -> usize {
-    let mut images: Vec<&str> = records.iter().map(|record| record.image.as_str()).collect();
-    images.retain(|image| !image.is_empty());
-    images.sort_unstable();
-    images.dedup();
-    images.len()
 }
 
 fn images(home: &Home) -> Result<usize> {

@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::engine::cli::{Global, tell};
 use crate::engine::filter::Filters;
+use crate::engine::mounts::Mount;
 use crate::engine::network::claim::Given;
 use crate::engine::network::ports;
 use crate::engine::now::{self, Now};
@@ -38,7 +39,7 @@ pub struct Ps {
     /// Ids and commands in full
     #[arg(long)]
     no_trunc: bool,
-    /// id, name, label, status, exited, ancestor, before, since, network, health
+    /// id, name, label, status, exited, ancestor, before, since, network, health, restart-policy, should-start-on-boot
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     #[command(flatten)]
@@ -55,8 +56,19 @@ const COLUMNS: [Column; 7] = [
     ("NAMES", "Names"),
 ];
 
-const KEYS: [&str; 10] = [
-    "id", "name", "label", "status", "exited", "ancestor", "before", "since", "network", "health",
+const KEYS: [&str; 12] = [
+    "id",
+    "name",
+    "label",
+    "status",
+    "exited",
+    "ancestor",
+    "before",
+    "since",
+    "network",
+    "health",
+    "restart-policy",
+    "should-start-on-boot",
 ];
 
 impl Ps {
@@ -102,7 +114,14 @@ impl Ps {
             match now::now(home, &record) {
                 Ok(now) if !all && !now.is_alive() && !matches!(now, Now::Restarting(_)) => {}
                 Ok(now) if !matches(filters, &record, &now)? => {}
-                Ok(now) => rows.push(self.row(home, &record, &now)),
+                Ok(now) => {
+                    let mut row = row(home, &record, &now, self.no_trunc);
+                    if self.size {
+                        let own = size(&home.dir(&record.id).join("upper"));
+                        row["Size"] = json!(show::size(own));
+                    }
+                    rows.push(row);
+                }
                 Err(e) => {
                     tell(&e.context(record.name.clone()));
                     status = 1;
@@ -114,38 +133,36 @@ impl Ps {
         }
         Ok((rows, status))
     }
+}
 
-    fn row(&self, home: &Home, record: &Record, now: &Now) -> Value {
-        let command = record.command.join(" ");
-        let command = match command.char_indices().nth(20) {
-            Some(_) if !self.no_trunc => command.chars().take(19).collect::<String>() + "…",
-            _ => command,
-        };
-        let labels = record.labels.iter();
-        let labels: Vec<String> = labels
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        let mut row = json!({
-            "ID": if self.no_trunc { &record.id } else { short(&record.id) },
-            "Image": record.image,
-            "Command": format!("\"{command}\""),
-            "CreatedAt": record.created,
-            "RunningFor": format!("{} ago", since(&record.created)),
-            "State": now.word(),
-            "Status": words(record, now),
-            "Ports": published(home, record, now),
-            "Names": record.name,
-            "Labels": labels.join(","),
-            "Networks": record.networks.name(),
-            "LocalVolumes": "0",
-            "Mounts": "",
-            "Size": "0B",
-        });
-        if self.size {
-            row["Size"] = json!(show::size(size(&home.dir(&record.id).join("upper"))));
-        }
-        row
-    }
+/// `whole`: ids and commands in full.
+pub fn row(home: &Home, record: &Record, now: &Now, whole: bool) -> Value {
+    let command = record.command.join(" ");
+    let command = match command.char_indices().nth(20) {
+        Some(_) if !whole => command.chars().take(19).collect::<String>() + "…",
+        _ => command,
+    };
+    let labels = record.labels.iter();
+    let labels: Vec<String> = labels
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let volumes = record.mounts.iter().filter_map(Mount::volume).count();
+    json!({
+        "ID": if whole { &record.id } else { short(&record.id) },
+        "Image": record.image,
+        "Command": format!("\"{command}\""),
+        "CreatedAt": record.created,
+        "RunningFor": format!("{} ago", since(&record.created)),
+        "State": now.word(),
+        "Status": words(record, now),
+        "Ports": published(home, record, now),
+        "Names": record.name,
+        "Labels": labels.join(","),
+        "Networks": record.networks.name(),
+        "LocalVolumes": volumes.to_string(),
+        "Mounts": "",
+        "Size": "0B",
+    })
 }
 
 /// Known only while it runs: a free port was chosen at its start.
@@ -157,7 +174,7 @@ fn published(home: &Home, record: &Record, now: &Now) -> String {
 }
 
 /// All keys must be met, each by one of its values.
-fn matches(filters: &Filters, record: &Record, now: &Now) -> Result<bool> {
+pub fn matches(filters: &Filters, record: &Record, now: &Now) -> Result<bool> {
     for (key, values) in filters.each() {
         let mut met = false;
         for value in values {
@@ -180,6 +197,13 @@ fn matches(filters: &Filters, record: &Record, now: &Now) -> Result<bool> {
                 "ancestor" => is_of(&record.image, value),
                 "network" => record.networks.name().split(',').any(|name| name == value),
                 "health" => *value == health(record, now).unwrap_or("none"),
+                "restart-policy" => value == record.restart.name(),
+                "should-start-on-boot" => {
+                    let wanted: bool = value.parse().with_context(|| {
+                        format!("--filter should-start-on-boot={value}: true or false")
+                    })?;
+                    wanted == record.restart.wants_at_boot(record.stopped)
+                }
                 // Compared by time, elsewhere.
                 _ => true,
             };
@@ -250,12 +274,14 @@ pub fn since(then: &str) -> String {
     words[..1].to_uppercase() + &words[1..]
 }
 
-/// Bytes of the files below, as they are on disk. What goes meanwhile counts no more.
+/// Bytes of the files below, as they are on disk; a file with several names counts once. What goes meanwhile counts no
+/// more.
 pub fn size(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let sizes = entries.map(|entry| match entry.metadata() {
         Ok(meta) if meta.is_dir() => size(&entry.path()),
-        Ok(meta) => meta.blocks() * 512,
+        // Each of its names has a part.
+        Ok(meta) => meta.blocks() * 512 / meta.nlink().max(1),
         Err(_) => 0,
     });
     sizes.sum()

@@ -1,6 +1,8 @@
 //! `start`: a container that was made or has ended, with the files it left.
 
+use super::ps::matches;
 use crate::engine::cli::Global;
+use crate::engine::filter::Filters;
 use crate::engine::now::{self, Now};
 use crate::engine::record::{Home, Record};
 use crate::engine::{attach, options};
@@ -18,10 +20,27 @@ pub struct Start {
     interactive: bool,
     #[command(flatten)]
     how: options::attach::Attachment,
+    /// All that do not run, instead of names
+    #[arg(long, conflicts_with_all = ["attach", "interactive", "containers"])]
+    all: bool,
+    /// Of all: id, name, label, status, ancestor, network, restart-policy, should-start-on-boot
+    #[arg(short, long, value_name = "KEY=VALUE", requires = "all")]
+    filter: Vec<String>,
     /// Names, ids or beginnings of ids
-    #[arg(value_name = "CONTAINER", required = true)]
+    #[arg(value_name = "CONTAINER", required_unless_present = "all")]
     containers: Vec<String>,
 }
+
+const KEYS: [&str; 8] = [
+    "id",
+    "name",
+    "label",
+    "status",
+    "ancestor",
+    "network",
+    "restart-policy",
+    "should-start-on-boot",
+];
 
 impl Start {
     pub fn run(&self, global: &Global) -> Result<u8> {
@@ -31,6 +50,9 @@ impl Start {
                 bail!("--attach: only one container at a time");
             };
             return self.attached(&home, home.find(one)?);
+        }
+        if self.all {
+            return start_all(&home, &Filters::parse(&self.filter, &KEYS)?);
         }
         super::every(&self.containers, |name| {
             let record = home.find(name)?;
@@ -51,6 +73,23 @@ impl Start {
         client.prepare(&wanted);
         client.begun()?;
         client.attach(&wanted)
+    }
+}
+
+/// What sc-restart.service does after a boot; one that cannot be started does not keep the others down. The oldest
+/// first: later ones may need its network or volumes.
+fn start_all(home: &Home, filters: &Filters) -> Result<u8> {
+    let mut names = Vec::new();
+    for record in home.list()?.into_iter().rev() {
+        let now = now::now(home, &record)?;
+        let rests = matches!(now, Now::Created | Now::Exited(_));
+        if rests && matches(filters, &record, &now)? {
+            names.push(record.name);
+        }
+    }
+    match names.is_empty() {
+        true => Ok(0),
+        false => super::every(&names, |name| start(home, &home.find(name)?)),
     }
 }
 

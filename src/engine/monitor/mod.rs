@@ -129,6 +129,8 @@ struct Monitor {
     input_is_gone: bool,
     /// Someone has changed the record.
     look: bool,
+    /// There shall be no other life, though nobody has stopped the container.
+    ending: bool,
 }
 
 /// One life of the container.
@@ -180,6 +182,7 @@ impl Monitor {
             size: None,
             input_is_gone: false,
             look: false,
+            ending: false,
         })
     }
 
@@ -277,7 +280,7 @@ impl Monitor {
             (record.restarting, record.again, record.oom_killed) = (false, false, false);
             record.healthy = record.health.as_ref().map(|_| Health::starting());
         })?;
-        if record.stopped || record.removing {
+        if record.stopped || record.removing || self.ending {
             bail!("the container was stopped before it was started");
         }
         let checks = record.health.clone().map(Checks::new);
@@ -403,12 +406,13 @@ impl Monitor {
     fn fail(&mut self, e: &anyhow::Error) -> Option<u8> {
         let status = status(e);
         let message = format!("{e:#}");
+        let ending = self.ending;
         let changed = self.change(|record| {
             record.finished = Some(clock::now_nanos());
             (record.exit, record.error) = (Some(status), message);
             // Whoever wanted it has been obeyed: else this would be done again and again, at once.
             record.again = false;
-            decide(record);
+            decide(record, ending);
         });
         self.clients
             .tell(&ToClient::Failed(status, &format!("{e:#}")));
@@ -495,16 +499,14 @@ impl Monitor {
         ready
     }
 
-    /// A signal to this process is one to the container.
+    /// A signal to this process is one to the container. One to end comes from a machine that is shut down: nobody has
+    /// wished that the container stays stopped after the next boot.
     fn read_signals(&mut self) {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match info.ssi_signo as i32 {
                 libc::SIGCHLD => self.reap(),
                 signal => {
-                    if [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT].contains(&signal) {
-                        let _ = self.change(|record| record.stopped = true);
-                        self.look = true;
-                    }
+                    self.ending |= [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT].contains(&signal);
                     self.signal(signal);
                 }
             }
@@ -710,10 +712,11 @@ impl Monitor {
         // As in `move_output`.
         let _ = self.log.end();
         let oom = self.record.process.as_ref().is_some_and(out_of_memory);
+        let ending = self.ending;
         let changed = self.change(|record| {
             (record.process, record.finished) = (None, Some(clock::now_nanos()));
             (record.exit, record.oom_killed) = (exit, oom);
-            decide(record);
+            decide(record, ending);
         });
         if oom {
             events::tell(&self.home, &Event::of(&self.record, "oom"));
@@ -731,7 +734,7 @@ impl Monitor {
         let until = Instant::now() + wait;
         loop {
             self.reload();
-            if self.record.stopped || self.record.removing {
+            if self.record.stopped || self.record.removing || self.ending {
                 return false;
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -798,9 +801,9 @@ struct Ready {
 }
 
 /// Under the record's lock: is it to be started again, now that it has ended?
-fn decide(record: &mut Record) {
+fn decide(record: &mut Record, ending: bool) {
     let wanted = !record.stopped && record.restart.wants(record.exit, record.restarts);
-    record.restarting = !record.removing && (record.again || wanted);
+    record.restarting = !record.removing && !ending && (record.again || wanted);
     if record.restarting && !record.again {
         record.restarts += 1;
     }
@@ -865,10 +868,12 @@ mod tests {
                 again,
                 ..Record::default()
             };
-            decide(&mut record);
+            decide(&mut record, true);
+            assert!(!record.restarting, "this machine is being shut down");
+            decide(&mut record, false);
             assert_eq!(record.restarting, expected, "{policy:?} {exit} {restarts}");
             record.removing = true;
-            decide(&mut record);
+            decide(&mut record, false);
             assert!(!record.restarting);
         }
     }

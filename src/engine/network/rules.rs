@@ -213,38 +213,74 @@ pub fn drop_table(network: &Definition) -> Result<()> {
     }
 }
 
-/// The chains of others that let nothing be forwarded unless they say so: what our table accepts, they may still drop.
-pub fn obstacles(ruleset: &str) -> Vec<String> {
+/// The chains of others that let nothing be forwarded unless they say so, and say nothing of `device`: what our table
+/// accepts, they drop. Each is `FAMILY TABLE CHAIN`.
+fn obstacles(ruleset: &str, device: &str) -> Vec<String> {
     let (mut table, mut chain, mut found) = (String::new(), String::new(), Vec::new());
+    let (mut drops, mut lets) = (false, false);
+    let accepts = |line: &str| {
+        let of = ["iifname", "oifname"].map(|end| format!("{end} \"{device}\""));
+        line.ends_with("accept") && of.iter().any(|of| line.contains(of))
+    };
     for line in ruleset.lines().map(str::trim) {
         let name = |line: &str| line.trim_end_matches('{').trim().to_owned();
         if let Some(rest) = line.strip_prefix("table ") {
             table = name(rest);
         } else if let Some(rest) = line.strip_prefix("chain ") {
-            chain = name(rest);
+            (chain, drops, lets) = (name(rest), false, false);
         } else if line.contains("hook forward ") && line.contains("policy drop") {
-            found.push(format!("{table} {chain}"));
+            drops = true;
+        } else if line == "}" {
+            if drops && !lets {
+                found.push(format!("{table} {chain}"));
+            }
+            drops = false;
+        } else {
+            lets |= accepts(line);
         }
     }
     found
 }
 
+/// What lets `device` through such a chain; in those of iptables with its own words, as it reads no others.
+fn remedy(chain: &str, device: &str) -> String {
+    let both = |command: &str, end: [&str; 2], verdict: &str| {
+        end.map(|end| format!("{command} {end} {device} {verdict}"))
+            .join(" && ")
+    };
+    match chain {
+        "ip filter FORWARD" => both("iptables -I FORWARD", ["-i", "-o"], "-j ACCEPT"),
+        "ip6 filter FORWARD" => both("ip6tables -I FORWARD", ["-i", "-o"], "-j ACCEPT"),
+        _ => both(
+            &format!("nft insert rule {chain}"),
+            ["iifname", "oifname"],
+            "accept",
+        ),
+    }
+}
+
 /// A word of warning when others drop what is forwarded.
 pub fn warning(network: &Definition) -> Option<String> {
+    // Without the elements of sets, which may be many.
     let output = nft()
-        .args(["list", "chains"])
+        .args(["--terse", "list", "ruleset"])
         .stdin(Stdio::null())
         .output()
         .ok()?;
-    let obstacles = obstacles(&String::from_utf8_lossy(&output.stdout));
+    let device = &network.device;
+    let obstacles = obstacles(&String::from_utf8_lossy(&output.stdout), device);
     if obstacles.is_empty() {
         return None;
     }
+    let remedies: Vec<String> = obstacles
+        .iter()
+        .map(|chain| remedy(chain, device))
+        .collect();
     Some(format!(
-        "the policy of the chain {} is to drop what is forwarded: unless a rule of it accepts what comes from and goes to {}, \
-         containers reach only each other and the host (`iptables -I FORWARD -i {1} -j ACCEPT`, and the same with -o)",
+        "the firewall of this host drops what is forwarded (chain {}): containers reach only each other and the host, \
+         until you type `{}`",
         obstacles.join(", "),
-        network.device
+        remedies.join(" && ")
     ))
 }
 
@@ -306,6 +342,26 @@ mod tests {
     fn a_chain_that_drops_by_policy_is_found() {
         let ruleset = "table ip filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n\
                        table inet sc0 {\n\tchain between {\n\t\ttype filter hook forward priority filter; policy accept;\n\t}\n}\n";
-        assert_eq!(obstacles(ruleset), ["ip filter FORWARD"]);
+        assert_eq!(obstacles(ruleset, "sc0"), ["ip filter FORWARD"]);
+        let rule = "policy drop;\n\t\tiifname \"sc0\" counter packets 0 bytes 0 accept";
+        let told = ruleset.replace("policy drop;", rule);
+        assert_eq!(obstacles(&told, "sc0"), [""; 0]);
+        assert_eq!(obstacles(&told, "sc1"), ["ip filter FORWARD"]);
+    }
+
+    #[test]
+    fn a_remedy_is_in_the_words_of_the_firewall() {
+        for (chain, expected) in [
+            (
+                "ip filter FORWARD",
+                "iptables -I FORWARD -i sc0 -j ACCEPT && iptables -I FORWARD -o sc0 -j ACCEPT",
+            ),
+            (
+                "inet fw pass",
+                "nft insert rule inet fw pass iifname sc0 accept && nft insert rule inet fw pass oifname sc0 accept",
+            ),
+        ] {
+            assert_eq!(remedy(chain, "sc0"), expected);
+        }
     }
 }
