@@ -402,14 +402,16 @@ impl Monitor {
     /// A restart that failed counts as a life that did; its exit status.
     fn fail(&mut self, e: &anyhow::Error) -> Option<u8> {
         let status = status(e);
-        self.clients
-            .tell(&ToClient::Failed(status, &format!("{e:#}")));
         let message = format!("{e:#}");
         let changed = self.change(|record| {
             record.finished = Some(clock::now_nanos());
             (record.exit, record.error) = (Some(status), message);
+            // Whoever wanted it has been obeyed: else this would be done again and again, at once.
+            record.again = false;
             decide(record);
         });
+        self.clients
+            .tell(&ToClient::Failed(status, &format!("{e:#}")));
         self.record.restarting &= changed.is_ok();
         Some(status)
     }

@@ -13,11 +13,11 @@ use super::user;
 use super::wanted::{Join, Mode, Wanted};
 use super::world::{self, World};
 use crate::engine::now;
-use crate::engine::record::{Home, Record};
+use crate::engine::record::{Home, Record, short};
 use crate::sys::mount;
 use crate::sys::netlink::Route;
 use crate::sys::pidfd;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
@@ -124,6 +124,12 @@ impl Live {
             return Ok(());
         };
         let pid = process_of(&self.home, id)?;
+        if self.rootless && !world::is_around(pid)? {
+            bail!(
+                "--network container:{}: it has been started anew, where this container's monitor cannot go: start this one anew too",
+                short(id)
+            );
+        }
         let namespace = Namespace::open(&format!("/proc/{pid}/ns/net"))?;
         let users = Namespace::open(&format!("/proc/{pid}/ns/user"))?;
         self.unmount();
