@@ -139,7 +139,8 @@ impl Make {
                 has_own,
             )?;
             let mode = &record.networks.mode;
-            rootless::finish(&mut config, mode.is_prepared() && !mode.is_own());
+            let shares = has_own && mode.is_prepared() && !mode.is_own();
+            rootless::finish(&mut config, shares);
             let words = config["process"]["args"].as_array().into_iter().flatten();
             record.command = words
                 .filter_map(|word| Some(word.as_str()?.to_owned()))
