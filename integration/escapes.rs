@@ -2,7 +2,7 @@
 //! the table of them; `every_test_that_security_md_names_exists` holds it to what is here.
 
 use crate::harness::kernel;
-use crate::harness::place::accept;
+use crate::harness::place::{accept, until};
 use crate::harness::{Bundle, Container, Need, Place, Result, json, machine};
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd};
@@ -95,7 +95,7 @@ fn cve_2019_5736_the_runtime_cannot_be_written_through_proc_exe(t: &Place) -> Re
         .custom_flags(libc::O_PATH)
         .open(format!("/proc/{}/exe", c.pid))?;
     t.other_runtime(&runtime, ["start", &c.id]).run()?.ok();
-    crate::harness::place::until("its execve", || {
+    until("its execve", || {
         fs::read_link(format!("/proc/{}/exe", c.pid)).is_ok_and(|p| p.ends_with("busybox"))
     });
     let link = format!("/proc/self/fd/{}", exe.as_raw_fd());
@@ -202,7 +202,7 @@ fn an_exec_enters_no_container_that_still_sees_the_host(t: &Place) -> Result<()>
         bundle.write(t, &id)?;
         let dir = bundle.dir.display().to_string();
         let running = t.runtime(["run", "--bundle", &dir, &id]).spawn()?;
-        crate::harness::place::until("an exec", || {
+        until("an exec", || {
             let out = t.call(["exec", &id, "sh", "-c", &script]).expect("exec");
             assert!(out.status != 0 || out.stdout == "inside\n", "{out:?}");
             out.status == 0
@@ -254,7 +254,7 @@ fn cve_2024_21626_no_working_directory_through_a_descriptor(t: &Place) -> Result
     Ok(())
 }
 
-/// While it waits for `start`, init holds nothing but its own files and the fifo.
+/// While it waits for `start`, init holds nothing of the caller's, and its program nothing but its streams.
 fn cve_2024_21626_no_directory_of_the_host_is_open_inside(t: &Place) -> Result<()> {
     let bundle = t.bundle().args(&["sleep", "1000"]);
     let id = t.fresh_id();
@@ -263,15 +263,24 @@ fn cve_2024_21626_no_directory_of_the_host_is_open_inside(t: &Place) -> Result<(
         .runtime(["create", "--bundle", &bundle.dir.display().to_string(), &id])
         .fd(File::open("/etc")?, 9)?;
     let c = Container::from_call(t, id, call)?;
+    let held = || -> Result<Vec<PathBuf>> {
+        let fds = fs::read_dir(format!("/proc/{}/fd", c.pid))?;
+        Ok(fds
+            .flatten()
+            .filter_map(|fd| fs::read_link(fd.path()).ok())
+            .collect())
+    };
+    let waiting = held()?;
+    assert!(
+        !waiting.iter().any(|path| path.ends_with("etc")),
+        "{waiting:?}"
+    );
     c.start()?;
-    crate::harness::place::until("its execve", || {
+    until("its execve", || {
         fs::read_link(format!("/proc/{}/exe", c.pid)).is_ok_and(|p| p.ends_with("busybox"))
     });
-    let fds: Vec<_> = fs::read_dir(format!("/proc/{}/fd", c.pid))?
-        .flatten()
-        .map(|e| e.file_name())
-        .collect();
-    assert_eq!(fds.len(), 3, "{fds:?}");
+    let running = held()?;
+    assert_eq!(running.len(), 3, "{running:?}");
     c.end()
 }
 
@@ -363,8 +372,17 @@ fn cve_2025_31133_a_replaced_dev_null_masks_nothing_with_a_file(t: &Place) -> Re
             "symlink" => symlink("/etc/chosen", bundle.inside("dev/null"))?,
             _ => crate::harness::kernel::mknod_char(&bundle.inside("dev/null"), 1, 5)?,
         }
-        let out = t.run(&bundle.sh("head -c 6 /proc/uptime | tr '\\0' 'z'"))?;
+        let bundle = bundle.sh("head -c 6 /proc/uptime | tr '\\0' 'z'");
+        let out = t.run(&bundle)?;
         assert_eq!(out.stdout, "", "{kind}: the mask is something else");
+        // In a /dev that a volume brings nothing is made, or refused because of what is there.
+        let dev = bundle.inside("dev");
+        let out = t.run(&bundle.bind(&dev, "/dev", &["rbind"]))?;
+        assert_eq!(
+            (out.status, &*out.stdout),
+            (0, ""),
+            "{kind} of a volume: the mask is something else: {out:?}"
+        );
         t.nothing_is_left();
     }
     Ok(())
@@ -415,10 +433,28 @@ fn cve_2022_29162_nothing_is_inheritable_unless_asked_for(t: &Place) -> Result<(
     Ok(())
 }
 
-/// A process that shares the pid namespace must not attach to init while that still holds the host's files:
-/// the files of a process that is not dumpable belong to the host's root, whatever its user namespace.
+/// A process that shares the pid namespace must not attach to init while that still holds the host's files: what is
+/// not dumpable is looked at by nobody of the same ids without CAP_SYS_PTRACE (ptrace(2)), and its files belong to
+/// the host's root, whatever its user namespace.
 fn cve_2016_9962_init_is_not_dumpable_before_it_is_the_program(t: &Place) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
+    let c = t.create(&t.bundle().args(&["sleep", "1000"]))?;
+    let is_seen = |pid: i32| {
+        let root = format!("/proc/{pid}/root");
+        std::process::Command::new("setpriv")
+            .args(["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"])
+            .args(["readlink", &root])
+            .output()
+            .map(|output| output.status.success())
+    };
+    assert!(!is_seen(c.pid)?, "it may be traced by one of the same ids");
+    c.start()?;
+    until("its execve", || {
+        fs::read_link(format!("/proc/{}/exe", c.pid)).is_ok_and(|p| p.ends_with("busybox"))
+    });
+    assert!(is_seen(c.pid)?, "the program is as every other");
+    c.end()?;
+
     let c = t.create(&t.bundle().user_namespace()?.args(&["sleep", "1000"]))?;
     let owner = fs::metadata(format!("/proc/{}/environ", c.pid))?.uid();
     assert_eq!(
@@ -843,6 +879,12 @@ fn cve_2026_88265_a_replaced_dev_null_is_no_stdin(t: &Place) -> Result<()> {
     if out.status == 0 {
         assert_eq!(out.stdout, "1:3\n");
     }
+    // In a /dev that a volume brings nothing is refused because of what is there.
+    fs::remove_file(bundle.inside("dev/null"))?;
+    fs::write(bundle.inside("dev/null"), "chosen")?;
+    let dev = bundle.inside("dev");
+    let bundle = bundle.bind(&dev, "/dev", &["rbind"]);
+    assert_eq!(t.run(&bundle)?.text(), "1:3");
     assert_eq!(
         (fs::metadata(&victim)?.uid(), fs::metadata(&inside)?.uid()),
         (0, 0)

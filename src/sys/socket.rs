@@ -102,12 +102,11 @@ pub fn receive(socket: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Option<O
         let mut fd = None;
         for control in message.cmsgs().into_iter().flatten() {
             if let ControlMessageOwned::ScmRights(fds) = control {
-                // SAFETY: the kernel has just made these descriptors for this process; each is
-                // owned once. A second one (none is expected) is closed at once.
-                fd = fds
-                    .into_iter()
-                    .map(|raw| unsafe { OwnedFd::from_raw_fd(raw) })
-                    .next();
+                for raw in fds {
+                    // SAFETY: the kernel has just made this descriptor for this process; it is owned once. Of
+                    // several (one is expected) the last stays, the others are closed.
+                    fd = Some(unsafe { OwnedFd::from_raw_fd(raw) });
+                }
             }
         }
         return Ok((message.bytes, fd));
