@@ -13,6 +13,7 @@ tests! {
     an_argument_decides,
     a_call_newer_than_the_profile_does_not_exist,
     a_narrow_profile_is_enough_to_start,
+    init_closes_nothing_once_its_profile_is_in_force [Need::Beyond("runc", "1.1.5 does"), Need::Beyond("crun", "1.8 does")],
     every_flag_is_taken,
     a_flag_that_nobody_knows_is_an_error,
     an_agent_answers_for_the_container [OLD_CRUN],
@@ -101,6 +102,20 @@ fn a_narrow_profile_is_enough_to_start(t: &Place) -> Result<()> {
     let bundle = profile(t, calls).args(&["true"]);
     t.run(&bundle)?;
     Ok(())
+}
+
+/// What it has opened for itself (a procfs, for the sysctl) is closed by number before. A second close
+/// would be that of another's descriptor: the seccomp listener's, if an agent has one.
+fn init_closes_nothing_once_its_profile_is_in_force(t: &Place) -> Result<()> {
+    let calls = json!([{ "names": ["close"], "action": "SCMP_ACT_KILL_PROCESS" }]);
+    let bundle = profile(t, calls)
+        .set("/linux/sysctl", json!({ "net.ipv4.ip_forward": "1" }))
+        .args(&["true"]);
+    t.run(&bundle)?.ok();
+    let c = t.create(&bundle)?;
+    c.start()?;
+    c.ended()?;
+    c.delete()
 }
 
 fn every_flag_is_taken(t: &Place) -> Result<()> {

@@ -5,11 +5,16 @@
 //! that is mapped, and nothing else. Who has no subordinate ids unpacks everything as their own.
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{getegid, geteuid};
-use std::fs;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{getegid, geteuid, setgroups, setresgid, setresuid};
+use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
+use std::fmt;
+use std::fs::{self, File};
 use std::io::Write;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
 
 /// Ids of the container, of the host, and how many.
 pub type Map = Vec<(u32, u32, u32)>;
@@ -23,6 +28,71 @@ pub struct Ids {
     pub squash: bool,
     /// Root of the first user namespace.
     pub privileged: bool,
+}
+
+/// `--userns keep-id`: the user has these ids in the container, and not root's. In the namespace that is entered here the user
+/// is root and the subordinate ids follow; the container's has the same ids in another order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Kept {
+    /// From ids of the container to those here.
+    pub fn outward(&self, uid: u64, gid: u64) -> (u64, u64) {
+        let one = |id: u64, own: u32| match id.cmp(&own.into()) {
+            Ordering::Less => id + 1,
+            Ordering::Equal => 0,
+            Ordering::Greater => id,
+        };
+        (one(uid, self.uid), one(gid, self.gid))
+    }
+
+    /// And back.
+    pub fn inward(&self, uid: u64, gid: u64) -> (u64, u64) {
+        let one = |id: u64, own: u32| match id {
+            0 => own.into(),
+            _ if id <= own.into() => id - 1,
+            _ => id,
+        };
+        (one(uid, self.uid), one(gid, self.gid))
+    }
+}
+
+/// Lines of a map of a namespace in this one, in which the user is `own`; `ranges` are those here, first and count, in
+/// their order. The kernel maps no line over two of the ranges around it.
+pub fn keep(own: u32, ranges: &[(u32, u32)]) -> Map {
+    let mut map = vec![(own, 0, 1)];
+    for (first, count) in ranges.iter().filter(|(first, _)| *first > 0) {
+        let (first, end) = (*first, first + count);
+        let middle = own.saturating_add(1).clamp(first, end);
+        if middle > first {
+            map.push((first - 1, first, middle - first));
+        }
+        if end > middle {
+            map.push((middle, middle, end - middle));
+        }
+    }
+    map
+}
+
+impl FromStr for Kept {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Kept> {
+        let (uid, gid) = text.split_once(':').context("write UID:GID")?;
+        Ok(Kept {
+            uid: uid.parse().context("UID")?,
+            gid: gid.parse().context("GID")?,
+        })
+    }
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, to: &mut fmt::Formatter) -> fmt::Result {
+        write!(to, "{}:{}", self.uid, self.gid)
+    }
 }
 
 /// Enters a user namespace unless we are root. Must be called before any thread is started.
@@ -56,6 +126,16 @@ pub fn enter() -> Result<Ids> {
     leave_host()?;
     finish(mapper)?;
     Ok(ids)
+}
+
+/// Becomes root of the user namespace at a path. Must be called before any thread is started.
+pub fn join(path: &Path) -> Result<()> {
+    let context = || format!("user namespace {}", path.display());
+    let users = File::open(path).with_context(context)?;
+    setns(users, CloneFlags::CLONE_NEWUSER).with_context(context)?;
+    setgroups(&[]).context("setgroups")?;
+    setresgid(0.into(), 0.into(), 0.into()).context("setresgid")?;
+    setresuid(0.into(), 0.into(), 0.into()).context("setresuid")
 }
 
 /// Ids are what they are here: as root of this user namespace, or as the ordinary user that one is.
@@ -146,7 +226,7 @@ fn finish(mut mapper: Child) -> Result<()> {
 }
 
 /// Ranges of a user, by name or number; none when there is no line for them.
-fn subordinate(file: &str, names: &[String]) -> Option<Vec<(u32, u32)>> {
+pub fn subordinate(file: &str, names: &[String]) -> Option<Vec<(u32, u32)>> {
     let ranges = parse(&fs::read_to_string(file).ok()?, names);
     (!ranges.is_empty()).then_some(ranges)
 }
@@ -192,6 +272,32 @@ mod tests {
         let names = ["me".to_owned(), "1000".to_owned()];
         assert_eq!(parse(text, &names), [(100_000, 65_536), (500_000, 10)]);
         assert_eq!(parse(text, &["".to_owned()]), []);
+    }
+
+    #[test]
+    fn who_keeps_an_id_takes_the_place_of_another() {
+        let kept = Kept { uid: 3, gid: 0 };
+        for (inside, here) in [(0, 1), (2, 3), (3, 0), (4, 4), (70_000, 70_000)] {
+            assert_eq!(kept.outward(inside, inside), (here, inside));
+            assert_eq!(kept.inward(here, here), (inside, here));
+        }
+        for (own, ranges, expected) in [
+            (
+                3,
+                &[(0, 1), (1, 9)][..],
+                &[(3, 0, 1), (0, 1, 3), (4, 4, 6)][..],
+            ),
+            (0, &[(0, 1), (1, 9)], &[(0, 0, 1), (1, 1, 9)]),
+            (20, &[(0, 1), (1, 9)], &[(20, 0, 1), (0, 1, 9)]),
+            (9, &[(0, 1), (1, 9)], &[(9, 0, 1), (0, 1, 9)]),
+            (
+                5,
+                &[(0, 1), (1, 2), (3, 6)],
+                &[(5, 0, 1), (0, 1, 2), (2, 3, 3), (6, 6, 3)],
+            ),
+        ] {
+            assert_eq!(keep(own, ranges), expected, "{own} {ranges:?}");
+        }
     }
 
     #[test]

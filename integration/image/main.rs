@@ -27,6 +27,7 @@ mod sc_files;
 mod sc_options;
 mod sc_pull;
 mod sc_rootless;
+mod sc_userns;
 mod sc_volumes;
 mod store;
 mod storm;
@@ -52,6 +53,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("sc_options", sc_options::TESTS),
     ("sc_pull", sc_pull::TESTS),
     ("sc_rootless", sc_rootless::TESTS),
+    ("sc_userns", sc_userns::TESTS),
     ("rootless_network", rootless_network::TESTS),
     ("sc_volumes", sc_volumes::TESTS),
     ("lives", lives::TESTS),

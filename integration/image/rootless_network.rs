@@ -18,6 +18,7 @@ tests! {
     a_bridge_needs_neither_pasta_nor_a_way_out ["busybox", "setpriv", "newuidmap", "ip", "nft"],
     slirp4netns_connects_bridges_too ["busybox", "setpriv", "newuidmap", "ip", "nft", "curl", "slirp4netns", "/dev/net/tun"],
     a_network_is_shared_by_name_of_the_container ["busybox", "setpriv", "newuidmap", "ip", "nft", "curl", "pasta", "/dev/net/tun"],
+    a_shared_network_that_came_back_elsewhere_is_told ["busybox", "setpriv", "newuidmap", "ip"],
     whoever_is_killed_leaves_nothing ["busybox", "setpriv", "newuidmap", "ip", "nft", "curl", "pasta", "/dev/net/tun"],
     a_container_changes_its_networks ["busybox", "setpriv", "newuidmap", "ip", "nft", "curl", "pasta", "/dev/net/tun"],
     many_come_to_one_world_at_once ["busybox", "setpriv", "newuidmap", "ip", "nft"],
@@ -442,6 +443,26 @@ fn a_network_is_shared_by_name_of_the_container(place: &Place) -> Result<()> {
         "{said}"
     );
     user.ok(&["rm", "-f", "plain"])?;
+    user.assert_nothing()
+}
+
+/// With another monitor, what was shared is where the one that shares it cannot follow.
+fn a_shared_network_that_came_back_elsewhere_is_told(place: &Place) -> Result<()> {
+    let user = User::new(place, &[])?;
+    let run = ["run", "-d", "--network"];
+    let sleep = ["busybox", "sleep", "1000"];
+    user.ok(&[&run[..], &["none", "--name", "web"], &sleep].concat())?;
+    user.ok(&[&run[..], &["container:web", "--name", "side"], &sleep].concat())?;
+    user.ok(&["stop", "-t", "0", "web"])?;
+    user.ok(&["start", "web"])?;
+    let refused = user.sc(&["restart", "-t", "0", "side"])?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(said.contains("start this one anew too"), "{said}");
+    let status = ["inspect", "--format", "{{.State.Status}}", "side"];
+    until(|| user.ok(&status), |said| said == "exited\n")?;
+    user.ok(&["start", "side"])?;
+    ensure!(user.ok(&status)? == "running\n");
+    user.ok(&["rm", "-f", "side", "web"])?;
     user.assert_nothing()
 }
 

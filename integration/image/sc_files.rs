@@ -17,6 +17,7 @@ tests! {
     a_tar_comes_out_and_goes_in ["busybox"],
     what_changed_is_listed ["busybox"],
     changes_become_an_image ["busybox"],
+    what_was_typed_becomes_part_of_an_image ["busybox"],
     all_files_are_exported_without_what_is_mounted ["busybox"],
 }
 
@@ -309,6 +310,44 @@ fn changes_become_an_image(place: &Place) -> Result<()> {
         said == "sc: plain: it was made from a bundle, which has no layers",
         "{said}"
     );
+    ok(place, &["rm", "plain"])?;
+    assert_nothing(place)
+}
+
+/// docker's: an image runs as the container that it was made of.
+fn what_was_typed_becomes_part_of_an_image(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let options = "--name box -u joe -w /tmp -e A=1 -e B=x\u{a0}\\\"y -l k=v --entrypoint echo busybox one two";
+    let words: Vec<&str> = options.split(' ').collect();
+    let said = ok(place, &[&["run"], &words[..]].concat())?;
+    ensure!(said == "one two\n", "{said}");
+    ok(place, &["commit", "box", "made"])?;
+    ensure!(ok(place, &["run", "--rm", "made"])? == "one two\n");
+    let look = "id -u; pwd; echo $A $B $HOSTNAME";
+    let instead = ["--entrypoint", "sh", "-h", "own", "made", "-c", look];
+    let said = ok(place, &[&["run", "--rm"], &instead[..]].concat())?;
+    ensure!(said == "7\n/tmp\n1 x\u{a0}\\\"y own\n", "{said}");
+    let label = ["inspect", "--format", "{{.Config.Labels.k}}", "made"];
+    ensure!(ok(place, &label)? == "v\n");
+    // What is asked of commit goes before it; and what was not typed is the image's.
+    ok(
+        place,
+        &[
+            "commit",
+            "-c",
+            "USER 0",
+            "-c",
+            "CMD [\"three\"]",
+            "box",
+            "made",
+        ],
+    )?;
+    ok(place, &["rm", "box"])?;
+    ensure!(ok(place, &["run", "--name", "plain", "made"])? == "three\n");
+    ok(place, &["commit", "plain", "again"])?;
+    ensure!(ok(place, &["run", "--rm", "again"])? == "three\n");
+    let said = ok(place, &["run", "--rm", "--entrypoint", "id", "again", "-u"])?;
+    ensure!(said == "0\n", "{said}");
     ok(place, &["rm", "plain"])?;
     assert_nothing(place)
 }

@@ -3,10 +3,10 @@
 //! The user is nobody, because newuidmap(1) wants one with a name; /etc/subuid is a file of our own in a mount
 //! namespace of each command.
 
-use crate::place::{Place, sc_image, sc_runtime, text};
+use crate::place::{CannotRun, Place, sc_image, sc_runtime, text};
 use crate::sc::program;
 use crate::tests;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::{Command, Output, Stdio};
@@ -19,6 +19,8 @@ tests! {
     the_hosts_network_and_processes_are_shown ["busybox", "setpriv", "newuidmap"],
     without_subordinate_ids_everything_is_the_users ["busybox", "setpriv"],
     a_killed_monitor_leaves_what_rm_clears ["busybox", "setpriv", "newuidmap"],
+    who_keeps_an_id_is_the_same_inside ["busybox", "setpriv", "newuidmap"],
+    where_the_kernel_has_no_overlay_fuse_overlayfs_has_one ["busybox", "setpriv", "newuidmap", "fuse-overlayfs"],
 }
 
 pub const UID: u32 = 65_534;
@@ -43,7 +45,7 @@ pub fn home(place: &Place, uid: u32) -> Result<()> {
          echo joe:x:7:8::/:/bin/sh >r/etc/passwd
          echo joes >r/data/file; chown -R 7:8 r/data
          tar -C r -cf busybox.tar .")?;
-    fs::create_dir(place.path("home"))?;
+    fs::create_dir_all(place.path("home"))?;
     chown(place.path("home"), Some(uid), Some(uid))?;
     fs::set_permissions(&place.dir, fs::Permissions::from_mode(0o755))?;
     ok(place, uid, &["import", "../busybox.tar", "busybox"]).map(drop)
@@ -296,7 +298,7 @@ fn the_hosts_network_and_processes_are_shown(place: &Place) -> Result<()> {
     // What an ordinary user cannot have is said, and nothing is left.
     for options in [
         &["--memory", "64m"][..],
-        &["--userns", "host"],
+        &["--userns", "auto"],
         &["--device-cgroup-rule", "c 1:3 r"],
     ] {
         let said = refused(
@@ -338,6 +340,9 @@ fn without_subordinate_ids_everything_is_the_users(place: &Place) -> Result<()> 
         &["run", "--rm", "-u", "joe", "busybox", "true"],
     )?;
     ensure!(said.contains("uid: 7 is not mapped"), "{said}");
+    let keep = ["run", "--rm", "--userns", "keep-id", "busybox", "true"];
+    let said = refused(place, STRANGER, &keep)?;
+    ensure!(said.contains("needs subordinate ids"), "{said}");
     ok(
         place,
         STRANGER,
@@ -383,5 +388,130 @@ fn a_killed_monitor_leaves_what_rm_clears(place: &Place) -> Result<()> {
     ok(place, UID, &["stop", "-t", "0", "orphan"])?;
     ok(place, UID, &["start", "orphan"])?;
     ok(place, UID, &["rm", "-f", "orphan"])?;
+    assert_nothing(place, UID)
+}
+
+fn who_keeps_an_id_is_the_same_inside(place: &Place) -> Result<()> {
+    home(place, UID)?;
+    fs::write(place.path("home/mine"), "mine\n")?;
+    chown(place.path("home/mine"), Some(UID), Some(UID))?;
+    let keep = |options: &[&str], args: &[&str]| {
+        let all = [
+            &["run", "--userns", "keep-id", "-v", ".:/host"],
+            options,
+            args,
+        ]
+        .concat();
+        ok(place, UID, &all)
+    };
+    // Who runs it is who she is outside; the image's files have their owners.
+    let look = "id -u; id -g; stat -c %u:%g / /bin /data/file /host/mine; cat /host/mine; touch /host/made; \
+                touch /x 2>/dev/null || echo closed";
+    let said = keep(&["--rm"], &["busybox", "sh", "-c", look])?;
+    let expected = "65534\n65534\n0:0\n0:0\n7:8\n65534:65534\nmine\nclosed\n";
+    ensure!(said == expected, "{said}");
+    ensure!(place.path("home/made").metadata()?.uid() == UID);
+    // Root of the container may what root may, and is nobody outside.
+    let work = "touch /x /host/y 2>/dev/null; mkdir /d; touch /d/0 /d/65534 /d/9; chown 65534:65534 /d/65534; chown 9:9 /d/9; \
+                chmod 700 /d; rm -r /data; stat -c %u:%g /d/*";
+    let work = work.replace("chmod", "busybox chmod");
+    let said = keep(
+        &["--name", "box", "-u", "0"],
+        &["busybox", "sh", "-c", &work],
+    )?;
+    ensure!(said == "0:0\n65534:65534\n9:9\n", "{said}");
+    ensure!(place.path("home/y").metadata()?.uid() == 700_000);
+    let said = ok(place, UID, &["diff", "box"])?;
+    let changes = "D /data\nA /d/0\nA /d\nA /d/65534\nA /d/9\nA /x";
+    ensure!(changes.lines().all(|line| said.contains(line)), "{said}");
+    ok(place, UID, &["commit", "box", "made"])?;
+    let look = "stat -c %u:%g /d/0 /d/65534 /d/9 /bin";
+    let owners = "0:0\n65534:65534\n9:9\n0:0\n";
+    for options in [
+        &["run", "--rm"][..],
+        &["run", "--rm", "-u", "0", "--userns", "keep-id"],
+    ] {
+        let said = ok(place, UID, &[options, &["made", "sh", "-c", look]].concat())?;
+        ensure!(said == owners, "{options:?}: {said}");
+    }
+    ok(place, UID, &["export", "-o", "whole.tar", "box"])?;
+    let listed = place.sh("tar --numeric-owner -tvf home/whole.tar | grep -cE '^d.* 0/0 .* d/$|0/0 .* d/0$|65534/65534 .* d/65534$|9/9 .* d/9$'")?;
+    ensure!(listed == "4\n", "{listed}");
+    // Stopped, then running.
+    for state in ["stopped", "running"] {
+        ok(place, UID, &["cp", "box:/d", state])?;
+        ensure!(place.path(&format!("home/{state}/9")).metadata()?.uid() == UID);
+        ok(place, UID, &["cp", "mine", &format!("box:/d/{state}")])?;
+        if state == "stopped" {
+            ok(place, UID, &["rm", "box"])?;
+            let command = ["made", "sleep", "1000"];
+            keep(&["-d", "--name", "box"], &command)?;
+            ensure!(ok(place, UID, &["exec", "box", "id", "-u"])? == "65534\n");
+            ensure!(ok(place, UID, &["exec", "-u", "0", "box", "id", "-u"])? == "0\n");
+        }
+    }
+    ok(place, UID, &["rm", "-f", "box"])?;
+    let other = [
+        "run",
+        "--rm",
+        "--userns",
+        "keep-id:uid=5,gid=6",
+        "busybox",
+        "sh",
+        "-c",
+        "id -u; id -g; stat -c %u:%g /",
+    ];
+    ensure!(ok(place, UID, &other)? == "5\n6\n0:0\n");
+    ok(place, UID, &["rmi", "made"])?;
+    assert_nothing(place, UID)
+}
+
+/// A store on an overlay: the kernel takes none as the upper layer of another.
+fn where_the_kernel_has_no_overlay_fuse_overlayfs_has_one(place: &Place) -> Result<()> {
+    if !std::path::Path::new("/dev/fuse").exists() {
+        bail!(CannotRun("no /dev/fuse".to_owned()));
+    }
+    place.sh("mkdir lower upper work home
+         mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay home")?;
+    let done = fuse_overlayfs_has_one(place);
+    place.sh("umount -l home")?;
+    done
+}
+
+fn fuse_overlayfs_has_one(place: &Place) -> Result<()> {
+    home(place, UID)?;
+    let script = "grep -c ' / fuse' /proc/self/mounts; rm /etc/passwd; rm -r /data; mkdir /data; echo n >/data/n; \
+                  touch /x; chown 33:34 /x; echo h >/etc/.hidden; ls -A /data /etc | cat";
+    let listed = "/data:\nn\n\n/etc:\n.hidden\nhostname\nhosts\nresolv.conf\n";
+    let run = ["run", "--name", "box", "busybox", "sh", "-c", script];
+    ensure!(ok(place, UID, &run)? == format!("1\n{listed}"));
+    let said = ok(place, UID, &["diff", "box"])?;
+    let expected =
+        "C /data\nD /data/file\nA /data/n\nC /etc\nA /etc/.hidden\nD /etc/passwd\nA /x\n";
+    ensure!(said == expected, "{said}");
+    ok(place, UID, &["commit", "box", "made"])?;
+    // Flat: no file system below knows marks.
+    ok(place, UID, &["image", "unpack", "--bundle", "made", "made"])?;
+    let said = place.sh("cd home/made/rootfs; ls -A data etc; stat -c %u:%g x")?;
+    let expected = "data:\nn\n\netc:\n.hidden\n700032:800033\n";
+    ensure!(said == expected, "{said}");
+    ok(place, UID, &["export", "-o", "whole.tar", "box"])?;
+    let files =
+        place.sh("tar -tf home/whole.tar | grep -E '^(data|etc)/.|wh' | sort | tr '\\n' ' '")?;
+    let expected = "data/n etc/.hidden etc/hostname etc/hosts etc/resolv.conf ";
+    ensure!(files == expected, "{files}");
+    // Stopped and running: into it, and out.
+    fs::write(place.path("home/in"), "in\n")?;
+    ok(place, UID, &["cp", "in", "box:/data/stopped"])?;
+    ok(
+        place,
+        UID,
+        &["run", "-d", "--name", "web", "busybox", "sleep", "1000"],
+    )?;
+    ok(place, UID, &["cp", "in", "web:/data/running"])?;
+    ensure!(ok(place, UID, &["exec", "web", "cat", "/data/running"])? == "in\n");
+    ensure!(ok(place, UID, &["diff", "web"])?.contains("A /data/running\n"));
+    ok(place, UID, &["cp", "box:/data/stopped", "out"])?;
+    ok(place, UID, &["rm", "-f", "box", "web"])?;
     assert_nothing(place, UID)
 }

@@ -6,8 +6,10 @@ use super::now;
 use super::record::{Home, Record};
 use super::rootfs::Rootfs;
 use super::volumes;
+use crate::idmap::Kept;
 use crate::sys::{mount, pidfd};
 use anyhow::{Context, Result, bail, ensure};
+use caps::CapSet;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -15,7 +17,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
 use serde_json::Value;
 use std::fs::{self, File};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,8 +45,26 @@ pub fn open(root: BorrowedFd, path: &Path, flags: OFlag) -> nix::Result<OwnedFd>
 /// The root of a container, with all that is mounted in it.
 pub struct Root {
     fd: OwnedFd,
+    /// Of one that runs with ids of its own: who they are.
+    users: Option<OwnedFd>,
+    /// Of one that does not run: who keeps an id.
+    kept: Option<Kept>,
     /// Of one that does not run: mounted by us, and no monitor can begin.
     _ours: Option<(File, Option<Rootfs>)>,
+}
+
+impl Root {
+    /// What tar and untar must know, so that files have the owners that the container sees.
+    pub fn options(&self) -> Vec<String> {
+        let users = self.users.as_ref().map(|users| {
+            let path = format!("/proc/{}/fd/{}", std::process::id(), users.as_raw_fd());
+            ["--users".to_owned(), path]
+        });
+        let kept = self
+            .kept
+            .map(|kept| ["--kept".to_owned(), kept.to_string()]);
+        users.into_iter().chain(kept).flatten().collect()
+    }
 }
 
 impl AsFd for Root {
@@ -63,7 +83,7 @@ pub fn root(home: &Home, record: &Record) -> Result<Root> {
         bail!("container {} is starting or ending: try again", record.name);
     };
     let dir = home.dir(&record.id);
-    let rootfs = Rootfs::mount(&dir, record)?;
+    let rootfs = Rootfs::mount(&dir, record, None)?;
     let path = match &rootfs {
         Some(rootfs) => rootfs.path().to_owned(),
         None => root_of_bundle(&dir)?,
@@ -78,6 +98,8 @@ pub fn root(home: &Home, record: &Record) -> Result<Root> {
     }
     Ok(Root {
         fd,
+        users: None,
+        kept: record.kept,
         _ours: Some((lock, rootfs)),
     })
 }
@@ -88,14 +110,26 @@ fn of_running(init: BorrowedFd, record: &Record) -> Result<Root> {
         // Files of the container belong to ids that only its user namespace knows.
         pidfd::enter(init, libc::CLONE_NEWUSER as u64)
             .context("enter the container's user namespace")?;
+        if record.kept.is_some() {
+            // Who is not root there would lose them with the next execve(2).
+            let all = caps::read(None, CapSet::Permitted)?;
+            caps::set(None, CapSet::Inheritable, &all)?;
+            caps::set(None, CapSet::Ambient, &all)?;
+        }
     }
-    let path = format!("/proc/{number}/root");
-    let fd = File::open(&path).with_context(|| path.clone())?;
-    // The number was still that process's when it was opened.
+    let open = |what: &str| -> Result<OwnedFd> {
+        let path = format!("/proc/{number}/{what}");
+        Ok(File::open(&path).with_context(|| path.clone())?.into())
+    };
+    let fd = open("root")?;
+    let users = record.ids.map(|_| open("ns/user")).transpose()?;
+    // The number was still that process's when they were opened.
     let ended = pidfd::wait(init, Duration::ZERO)?;
     ensure!(!ended, "container {} has ended: try again", record.name);
     Ok(Root {
-        fd: fd.into(),
+        fd,
+        users,
+        kept: None,
         _ours: None,
     })
 }

@@ -3,10 +3,12 @@
 use super::config::{self, Wishes};
 use super::network::wanted::Mode;
 use super::options::image::{Missing, When};
+use super::options::namespaces::Users;
 use super::options::{image, lifecycle, limits, mounts, namespaces, network, process, security};
 use super::programs;
-use super::record::{Home, Record, short};
+use super::record::{Home, Record, Typed, short};
 use super::rootless;
+use super::userns;
 use super::volumes::Hold;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -92,12 +94,24 @@ impl Make {
             networks: self.network.wanted(home, image.is_none())?,
             runtime: self.runtime()?,
             systemd_cgroup: self.cgroup.systemd_cgroup,
+            typed: Typed {
+                entrypoint: self.process.entrypoint.clone(),
+                command: command.to_vec(),
+                env: wishes.env.clone(),
+                workdir: wishes.cwd.clone(),
+                user: self.process.user.clone(),
+            },
             ..Record::default()
         };
         self.lifecycle.note(&mut record)?;
         let cidfile = self.cidfile()?;
+        let users = self.namespaces.users(image.is_some())?;
+        if let Users::Kept(kept) = users {
+            record.kept = Some(kept);
+        }
+        let has_own = matches!(users, Users::Own(_));
         // Held until the record names what is made.
-        let mut hold = None;
+        let (mut hold, mut ids_lock) = (None, None);
         let record = home.create(record, |dir, record| {
             let (mut config, volumes) = match image {
                 Some(image) => self.unpack(home, image, command, dir, record)?,
@@ -106,6 +120,9 @@ impl Make {
                     (self.adopt(command, dir)?, Vec::new())
                 }
             };
+            if has_own {
+                userns::join(&mut config, dir);
+            }
             self.complete(&mut config, wishes, home, dir, record, image.is_some())?;
             record.joins = self.namespaces.apply(&mut config, home)?;
             record.mounts = self.mounts.wanted(home, &volumes)?;
@@ -113,9 +130,16 @@ impl Make {
                 hold = Some(Hold::take(home)?);
             }
             let mounts = &mut record.mounts;
-            self.mounts
-                .apply(&mut config, mounts, home, &mut hold, image.is_some())?;
-            rootless::finish(&mut config);
+            self.mounts.apply(
+                &mut config,
+                mounts,
+                home,
+                &mut hold,
+                image.is_some(),
+                has_own,
+            )?;
+            let mode = &record.networks.mode;
+            rootless::finish(&mut config, mode.is_prepared() && !mode.is_own());
             let words = config["process"]["args"].as_array().into_iter().flatten();
             record.command = words
                 .filter_map(|word| Some(word.as_str()?.to_owned()))
@@ -125,8 +149,15 @@ impl Make {
             }
             config::without_nulls(&mut config);
             let text = serde_json::to_vec_pretty(&config)?;
-            Ok(fs::write(dir.join("bundle/config.json"), text)?)
+            fs::write(dir.join("bundle/config.json"), text)?;
+            if let Users::Own(size) = users {
+                let (ids, lock) = userns::claim(home, size)?;
+                userns::give_files(dir, &ids)?;
+                (record.ids, ids_lock) = (Some(ids), Some(lock));
+            }
+            Ok(())
         })?;
+        drop(ids_lock);
         if let Some(hold) = hold {
             hold.keep();
         }
@@ -195,8 +226,12 @@ impl Make {
             .arg("--bundle")
             .arg(dir.join("bundle"));
         program.args(self.process.tty.then_some("--tty"));
+        let kept = record.kept.map(|kept| kept.to_string());
+        // podman's: who keeps an id is who runs it.
+        let user = self.process.user.clone().or_else(|| kept.clone());
         for (option, value) in [
-            ("--user", &self.process.user),
+            ("--kept", &kept),
+            ("--user", &user),
             ("--entrypoint", &self.process.entrypoint),
             ("--platform", &self.image.platform),
         ] {
@@ -212,7 +247,9 @@ impl Make {
         ] {
             program.args(values.iter().map(|value| format!("{option}={value}")));
         }
+        // The command's options are not sc-image's.
         program
+            .arg("--")
             .arg(image)
             .args(command)
             .stdin(Stdio::null())
@@ -247,7 +284,7 @@ impl Make {
         record.health = self.lifecycle.health(layers.healthcheck.as_ref())?;
         let text = fs::read(dir.join("bundle/config.json"))?;
         let mut config: Value = serde_json::from_slice(&text)?;
-        rootless::nest(&mut config);
+        rootless::nest(&mut config, record.kept);
         let said = config["annotations"]["org.opencontainers.image.stopSignal"].as_str();
         if let (Some(signal), true) = (said, record.stop_signal.is_empty()) {
             record.stop_signal = signal.to_owned();

@@ -13,7 +13,8 @@
 //! - [`config`]: how options change a config.json; [`seccomp`]: docker's profiles; pure.
 //! - [`network`]: networks, addresses, published ports, names.
 //! - [`mounts`]: what `-v` and its like ask for; [`volumes`]: which there are; [`inside`]: paths of a container.
-//! - [`rootfs`]: a container's root, mounted; [`rootless`]: what is different for an ordinary user.
+//! - [`rootfs`]: a container's root, mounted; [`rootless`]: what is different for an ordinary user;
+//!   [`userns`]: which ids has a container of root's that has ids of its own.
 //! - [`monitor`]: the process beside a running container; [`attach`]: who is connected to it; [`wire`]: what they
 //!   say to each other; [`log`], [`journal`], [`terminal`], [`keys`]: where output goes, and what is typed.
 //!
@@ -47,5 +48,6 @@ pub mod template;
 pub mod terminal;
 pub mod times;
 pub mod usage;
+pub mod userns;
 pub mod volumes;
 pub mod wire;

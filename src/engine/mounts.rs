@@ -328,6 +328,11 @@ impl Mount {
         )
     }
 
+    /// Does it get what the image has there?
+    pub fn is_filled(&self) -> bool {
+        matches!(self.source, Source::Volume { copy: true, .. })
+    }
+
     /// The volume's name, if it is one.
     pub fn volume(&self) -> Option<&str> {
         match &self.source {

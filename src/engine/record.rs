@@ -18,7 +18,9 @@ use super::events::{self, Event};
 use super::mounts::Mount;
 use super::network::wanted::Wanted;
 use super::rootless;
+use super::userns::Ids;
 use crate::clock;
+use crate::idmap::Kept;
 use crate::sys::file;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -58,6 +60,11 @@ pub struct Record {
     pub image_id: String,
     /// The layers were unpacked in a user namespace, and are mounted in one.
     pub rootless: bool,
+    pub typed: Typed,
+    /// Of `--userns auto`: claimed as long as this says so.
+    pub ids: Option<Ids>,
+    /// Of `--userns keep-id`.
+    pub kept: Option<Kept>,
     /// Volumes, paths of the host and tmpfs, as they were asked for.
     pub mounts: Vec<Mount>,
     /// Namespaces of other containers that it has.
@@ -84,6 +91,18 @@ pub struct Record {
     pub again: bool,
     /// It is about to be removed: never start it.
     pub removing: bool,
+}
+
+/// What was typed instead of what the image says: an image made of the container says so too.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Typed {
+    /// Empty: the image's is not wanted.
+    pub entrypoint: Option<String>,
+    pub command: Vec<String>,
+    pub env: Vec<String>,
+    pub workdir: Option<String>,
+    pub user: Option<String>,
 }
 
 /// A container's first process, for good.
@@ -256,6 +275,13 @@ impl Home {
     /// Held for moments: while a name is claimed or a directory comes.
     fn lock(&self) -> Result<File> {
         let dir = File::open(self.containers())?;
+        file::lock(dir.as_fd())?;
+        Ok(dir)
+    }
+
+    /// Held while a container that is being made has ids that no record names yet.
+    pub fn lock_ids(&self) -> Result<File> {
+        let dir = File::open(self.names())?;
         file::lock(dir.as_fd())?;
         Ok(dir)
     }

@@ -5,7 +5,7 @@
 //! the overlay in it. The container gets one more, inside, with the same ids: so every other command reaches the
 //! container from outside, as the owner of the outer one, and the runtime enters what config.json names.
 
-use crate::idmap;
+use crate::idmap::{self, Kept};
 use anyhow::{Context, Result, ensure};
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
@@ -17,17 +17,33 @@ use std::process::{Command, Stdio};
 
 /// sc-image maps ids of the host. The container's user namespace is made inside the monitor's, where each is what
 /// it is in the container. Range by range: the kernel maps no range over two of the namespace around it.
-pub fn nest(config: &mut Value) {
-    for key in ["uidMappings", "gidMappings"] {
-        for map in config["linux"][key].as_array_mut().into_iter().flatten() {
-            map["hostID"] = map["containerID"].clone();
-        }
+/// Who keeps an id has the user's there, and the others are moved up.
+pub fn nest(config: &mut Value, kept: Option<Kept>) {
+    for (key, own) in [
+        ("uidMappings", kept.map(|kept| kept.uid)),
+        ("gidMappings", kept.map(|kept| kept.gid)),
+    ] {
+        let Some(maps) = config["linux"][key].as_array_mut() else {
+            continue;
+        };
+        let number = |map: &Value, field: &str| map[field].as_u64().unwrap_or(0) as u32;
+        let ranges = maps
+            .iter()
+            .map(|map| (number(map, "containerID"), number(map, "size")));
+        let nested = match own {
+            Some(own) => idmap::keep(own, &ranges.collect::<Vec<_>>()),
+            None => ranges.map(|(first, size)| (first, first, size)).collect(),
+        };
+        *maps = nested
+            .iter()
+            .map(|(inside, here, size)| json!({ "containerID": inside, "hostID": here, "size": size }))
+            .collect();
     }
 }
 
-/// sysfs and procfs can be mounted only with a network and a pid namespace of the container's own: else the host's
-/// are shown.
-pub fn finish(config: &mut Value) {
+/// In a user namespace sysfs and procfs can be mounted only with a network and a pid namespace of the container's own:
+/// else the host's are shown. `shares_network`: that which it has is another's.
+pub fn finish(config: &mut Value, shares_network: bool) {
     let namespaces = config["linux"]["namespaces"].as_array();
     let has = |kind: &str| {
         let mut kinds = namespaces.into_iter().flatten();
@@ -37,7 +53,7 @@ pub fn finish(config: &mut Value) {
         return;
     }
     let shared = [
-        (has("network"), "sysfs", "/sys", "ro"),
+        (has("network") && !shares_network, "sysfs", "/sys", "ro"),
         (has("pid"), "proc", "/proc", "rw"),
     ];
     for (_, kind, source, access) in shared.iter().filter(|(own, ..)| !own) {
@@ -103,7 +119,7 @@ mod tests {
         let map = |first: u32, host: u32, size: u32| json!({ "containerID": first, "hostID": host, "size": size });
         let mut config =
             json!({ "linux": { "uidMappings": [map(0, 1000, 1), map(1, 100_000, 65_536)] } });
-        nest(&mut config);
+        nest(&mut config, None);
         let maps = json!([map(0, 0, 1), map(1, 1, 65_536)]);
         assert_eq!(config["linux"]["uidMappings"], maps);
     }

@@ -75,11 +75,11 @@ fn judge(blob: File) -> Result<Digest> {
     read
 }
 
-/// Stores a directory as a layer, without what is at the paths `left_out`.
+/// Stores a directory as a layer.
 pub fn make_layer(
     store: &Store,
     dir: OwnedFd,
-    left_out: &[Vec<u8>],
+    how: super::diff::How,
     compression: Compression,
 ) -> Result<Layer> {
     let mut inner = Hashed {
@@ -87,7 +87,7 @@ pub fn make_layer(
         hasher: Hasher::new(),
     };
     let to = io::BufWriter::with_capacity(256 << 10, &mut inner);
-    super::diff::write(dir, left_out, to)?;
+    super::diff::write(dir, how, to)?;
     let (digest, size) = inner.to.finish()?.commit()?;
     Ok(Layer {
         blob: Descriptor::new(layer_type(compression), digest, size),

@@ -1,38 +1,51 @@
 //! How does a directory become a layer? An overlay's upper directory, or a whole tree, as a tar stream.
 //!
 //! overlayfs's marks become image-spec's: a character device 0:0 a whiteout, an opaque directory
-//! `.wh..wh..opq`. The same tree gives the same bytes: names are sorted, times are those of the files.
+//! `.wh..wh..opq`. fuse-overlayfs may have made these itself. The same tree gives the same bytes: names are sorted, times are those of the files.
 //! A *plain* stream is of a tree as it is seen, where no name and no mark means anything.
 
-use super::layer::{join, takes_xattr};
+use super::layer::{OPAQUE as OPAQUE_NAME, join, takes_xattr};
 use super::tape::{Entry, Kind as EntryKind, Time, Writer};
 use super::unpack::below::OPAQUE;
 use super::unpack::tree::{Kind, Stat, lstat, names, open_at, quoted, stat_of};
+use crate::idmap::Kept;
 use crate::sys::{Call, xattr};
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{OFlag, readlinkat};
 use nix::sys::stat::{major, minor};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Write, empty};
+use std::io::{Read, Write, empty};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-/// Writes what is in the directory `root` as a layer, without what is at the paths `left_out`.
-pub fn write(root: OwnedFd, left_out: &[Vec<u8>], to: impl Write) -> Result<()> {
-    let mut layer = Layer::new(to, false);
-    layer.left_out = left_out.to_vec();
-    layer.root(root)
+/// The directory hides what is below, as fuse-overlayfs(1) says it.
+const FUSE_OPAQUE: &[u8] = b"user.fuseoverlayfs.opaque";
+
+/// How a directory is read.
+#[derive(Debug, Default)]
+pub struct How {
+    /// Paths that are left out.
+    pub left_out: Vec<Vec<u8>>,
+    /// fuse-overlayfs was there, which has image-spec's own marks beside the kernel's.
+    pub marked_by_name: bool,
+    /// Owners are those of a container that has these.
+    pub kept: Option<Kept>,
+}
+
+/// Writes what is in the directory `root` as a layer.
+pub fn write(root: OwnedFd, how: How, to: impl Write) -> Result<()> {
+    Layer::new(to, false, how).root(root)
 }
 
 /// Writes what is in the directory `root` as it is.
-pub fn write_plain(root: OwnedFd, to: impl Write) -> Result<()> {
-    Layer::new(to, true).root(root)
+pub fn write_plain(root: OwnedFd, how: How, to: impl Write) -> Result<()> {
+    Layer::new(to, true, how).root(root)
 }
 
 /// Writes one name of a directory, and what is below it, under another name.
-pub fn write_one(dir: OwnedFd, name: &[u8], under: &[u8], to: impl Write) -> Result<()> {
-    let mut layer = Layer::new(to, true);
+pub fn write_one(dir: OwnedFd, name: &[u8], under: &[u8], how: How, to: impl Write) -> Result<()> {
+    let mut layer = Layer::new(to, true, how);
     layer.name(dir.as_fd(), name, under)?;
     layer.finish()
 }
@@ -40,17 +53,17 @@ pub fn write_one(dir: OwnedFd, name: &[u8], under: &[u8], to: impl Write) -> Res
 struct Layer<W: Write> {
     writer: Writer<W>,
     plain: bool,
-    left_out: Vec<Vec<u8>>,
+    how: How,
     /// Where a file with several names was written first.
     links: HashMap<u64, Vec<u8>>,
 }
 
 impl<W: Write> Layer<W> {
-    fn new(to: W, plain: bool) -> Layer<W> {
+    fn new(to: W, plain: bool, how: How) -> Layer<W> {
         Layer {
             writer: Writer::new(to),
             plain,
-            left_out: Vec::new(),
+            how,
             links: HashMap::new(),
         }
     }
@@ -66,18 +79,42 @@ impl<W: Write> Layer<W> {
         Ok(self.writer.finish()?.flush()?)
     }
 
+    /// With the owner that the container sees.
+    fn emit(&mut self, one: &Entry, content: impl Read) -> Result<()> {
+        let Some(kept) = self.how.kept else {
+            return self.writer.put(one, content);
+        };
+        let mut one = one.clone();
+        (one.uid, one.gid) = kept.inward(one.uid, one.gid);
+        self.writer.put(&one, content)
+    }
+
     fn directory(&mut self, dir: BorrowedFd, path: &[u8]) -> Result<()> {
         let mut names = names(dir, b"")?;
         names.sort();
         for name in names {
             let below = join(path, &name);
-            if self.left_out.contains(&below) {
+            if self.how.left_out.contains(&below) {
+                continue;
+            }
+            if self.how.marked_by_name && name.starts_with(b".wh.") {
+                self.mark(dir, &name, &below)?;
                 continue;
             }
             self.name(dir, &name, &below)
                 .with_context(|| quoted(&below))?;
         }
         Ok(())
+    }
+
+    /// A whiteout is as it is to be; a directory that hides was marked already.
+    fn mark(&mut self, dir: BorrowedFd, name: &[u8], path: &[u8]) -> Result<()> {
+        if name == OPAQUE_NAME {
+            return Ok(());
+        }
+        let stat = lstat(dir, name)?.context("it has gone")?;
+        let hidden = entry(&stat, path, EntryKind::File);
+        self.emit(&hidden, empty())
     }
 
     fn name(&mut self, dir: BorrowedFd, name: &[u8], path: &[u8]) -> Result<()> {
@@ -89,9 +126,7 @@ impl<W: Write> Layer<W> {
         if stat.is_whiteout() && !self.plain {
             let hidden = [b".wh.", name].concat();
             let at = join(super::layer::split(path).0, &hidden);
-            return self
-                .writer
-                .put(&entry(&stat, &at, EntryKind::File), empty());
+            return self.emit(&entry(&stat, &at, EntryKind::File), empty());
         }
         let kind = match stat.kind {
             Kind::Directory => return self.below(dir, name, path, &stat),
@@ -109,7 +144,7 @@ impl<W: Write> Layer<W> {
             if let Some(first) = self.links.get(&stat.ino) {
                 let mut link = entry(&stat, path, EntryKind::Link);
                 link.link = first.clone();
-                return self.writer.put(&link, empty());
+                return self.emit(&link, empty());
             }
             self.links.insert(stat.ino, path.to_vec());
         }
@@ -126,15 +161,22 @@ impl<W: Write> Layer<W> {
         self.put(entry(stat, &with_slash, EntryKind::Directory), dir, name)?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
         let inside = open_at(dir, name, flags)?;
-        for attribute in OPAQUE.iter().filter(|_| !self.plain) {
-            if xattr::get_at(inside.as_fd(), b"", attribute)?.as_deref() == Some(b"y") {
-                let at = join(path, b".wh..wh..opq");
-                self.writer
-                    .put(&entry(stat, &at, EntryKind::File), empty())?;
-                break;
-            }
+        if !self.plain && self.hides(inside.as_fd())? {
+            let at = join(path, OPAQUE_NAME);
+            self.emit(&entry(stat, &at, EntryKind::File), empty())?;
         }
         self.directory(inside.as_fd(), path)
+    }
+
+    /// Does a directory hide what is below?
+    fn hides(&self, dir: BorrowedFd) -> Result<bool> {
+        let fuse = self.how.marked_by_name.then_some(FUSE_OPAQUE);
+        for attribute in OPAQUE.into_iter().chain(fuse) {
+            if xattr::get_at(dir, b"", attribute)?.as_deref() == Some(b"y") {
+                return Ok(true);
+            }
+        }
+        Ok(self.how.marked_by_name && lstat(dir, OPAQUE_NAME)?.is_some())
     }
 
     fn put(&mut self, mut one: Entry, dir: BorrowedFd, name: &[u8]) -> Result<()> {
@@ -147,7 +189,7 @@ impl<W: Write> Layer<W> {
         }
         one.xattrs.sort();
         if one.kind != EntryKind::File {
-            return self.writer.put(&one, empty());
+            return self.emit(&one, empty());
         }
         let file = open_at(
             dir,
@@ -155,7 +197,7 @@ impl<W: Write> Layer<W> {
             OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK,
         )?;
         one.size = stat_of(file.as_fd())?.size;
-        self.writer.put(&one, File::from(file))
+        self.emit(&one, File::from(file))
     }
 }
 

@@ -12,7 +12,7 @@ const PATH_LIMIT: usize = 4095;
 const DEPTH_LIMIT: usize = 256;
 
 const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
+pub const OPAQUE: &[u8] = b".wh..wh..opq";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
@@ -92,12 +92,13 @@ pub fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
 /// Whether a layer may set this attribute. What overlayfs, an LSM or IMA would act on is not the image's to say;
 /// without privilege `trusted.` is not ours.
 pub fn takes_xattr(name: &[u8], privileged: bool) -> bool {
-    let refused: [&[u8]; 5] = [
+    let refused: [&[u8]; 6] = [
         b"security.selinux",
         b"security.ima",
         b"security.evm",
         b"trusted.overlay.",
         b"user.overlay.",
+        b"user.fuseoverlayfs.",
     ];
     !refused.iter().any(|prefix| name.starts_with(prefix))
         && (privileged || !name.starts_with(b"trusted."))
@@ -167,6 +168,7 @@ mod tests {
             ("trusted.x", true, false),
             ("trusted.overlay.redirect", false, false),
             ("user.overlay.opaque", false, false),
+            ("user.fuseoverlayfs.opaque", false, false),
             ("security.selinux", false, false),
             ("x", false, false),
         ] {

@@ -20,6 +20,7 @@ use super::digest::Digest;
 use super::layer::{self, Act};
 use super::show;
 use super::tape::{Entry, Kind as EntryKind, Tape, Time};
+use crate::idmap::Kept;
 use crate::sys::{Call, Error, xattr};
 use anyhow::{Context, Result, bail, ensure};
 use below::{Below, Found, LINK_LIMIT, OPAQUE};
@@ -46,6 +47,8 @@ pub struct Options {
     pub squash: bool,
     /// Without privilege in the first user namespace: no device nodes, no `trusted.` attributes.
     pub privileged: bool,
+    /// Ids of the container are these here.
+    pub kept: Option<Kept>,
 }
 
 /// The default of [`Options::max_size`]: more than any honest layer, less than a disk.
@@ -157,7 +160,7 @@ impl<'a> Unpacker<'a> {
 
     fn new(root: OwnedFd, how: How, options: &'a Options) -> Result<Unpacker<'a>> {
         let mut tree = Tree::new(root);
-        tree.put_root(plain_dir())?;
+        tree.put_root(plain_dir(options))?;
         Ok(Unpacker {
             tree,
             how,
@@ -551,7 +554,7 @@ impl<'a> Unpacker<'a> {
         };
         let meta = match below.filter(|found| found.stat.kind == Kind::Directory) {
             Some(found) => with_xattrs(found.stat.meta(), found.dir.as_fd(), &found.name)?,
-            None => plain_dir(),
+            None => plain_dir(self.options),
         };
         self.tree.put_dir(parent, name, path, &meta)?;
         if hides {
@@ -589,8 +592,8 @@ impl<'a> Unpacker<'a> {
                     None => {
                         let mode = Mode::from_bits_truncate(0o600);
                         mknodat(&*parent, name, SFlag::S_IFCHR, mode, 0)
-                            .call("mknodat", || quoted(path))?;
-                        Ok(())
+                            .call("mknodat", || quoted(path))
+                            .context("a whiteout cannot be made there, as on a file system that is an overlay itself")
                     }
                     // This layer's own: a directory of it hides what is below, anything else does anyway.
                     Some(there) if there.kind == Kind::Directory => {
@@ -692,7 +695,10 @@ impl<'a> Unpacker<'a> {
     fn meta(&mut self, entry: &Entry) -> Result<Meta> {
         let owner = match self.options.squash {
             true => None,
-            false => self.ids.owner(entry.uid, entry.gid)?,
+            false => {
+                let (uid, gid) = outward(self.options, entry.uid, entry.gid);
+                self.ids.owner(uid, gid)?
+            }
         };
         let mtime = timespec(entry.mtime);
         let privileged = self.options.privileged;
@@ -716,12 +722,18 @@ fn dir_names(dir: &OwnedFd) -> Result<Vec<Vec<u8>>> {
     names(dir.as_fd(), b"")
 }
 
-/// A directory that no layer describes.
-fn plain_dir() -> Meta {
+fn outward(options: &Options, uid: u64, gid: u64) -> (u64, u64) {
+    let kept = options.kept;
+    kept.map_or((uid, gid), |kept| kept.outward(uid, gid))
+}
+
+/// A directory that no layer describes: root's.
+fn plain_dir(options: &Options) -> Meta {
+    let root = outward(options, 0, 0);
     let epoch = TimeSpec::new(0, 0);
     Meta {
         mode: 0o755,
-        owner: None,
+        owner: (root != (0, 0)).then_some((root.0 as u32, root.1 as u32)),
         times: Times {
             atime: epoch,
             mtime: epoch,

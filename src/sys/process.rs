@@ -1,7 +1,8 @@
 //! Processes: clone3(2), prctl(2), capset(2), execveat(2) and what else is set between them.
 
-use super::error::{Error, Result, retry};
+use super::error::{Call, Error, Result, retry};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -56,6 +57,26 @@ pub fn clone(new: u64, cgroup: Option<BorrowedFd>, sibling: bool) -> Result<Clon
         // SAFETY: CLONE_PIDFD has put a new descriptor there, which nobody else owns.
         pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
     })
+}
+
+/// Makes a process in new namespaces (CLONE_NEW*), lets `act` open or fill them by its number, and ends it.
+pub fn hold<T>(new: u64, act: impl FnOnce(i32) -> T) -> Result<T> {
+    let (wait, hold) = nix::unistd::pipe2(OFlag::O_CLOEXEC).call("pipe2", String::new)?;
+    match clone(new, None, false)? {
+        Cloned::Child => {
+            // Until the parent has closed its end, or died.
+            drop(hold);
+            let _ = nix::unistd::read(&wait, &mut [0]);
+            exit_now(0)
+        }
+        Cloned::Parent { pid, .. } => {
+            let done = act(pid);
+            drop(hold);
+            let pid = nix::unistd::Pid::from_raw(pid);
+            nix::sys::wait::waitpid(pid, None).call("waitpid", || pid.to_string())?;
+            Ok(done)
+        }
+    }
 }
 
 fn prctl(name: &'static str, option: i32, a: u64, b: u64) -> Result<i32> {

@@ -103,11 +103,13 @@ impl Cp {
     }
 
     fn copy(&self, from: &End, to: &End) -> Result<()> {
+        let (reads_as, written_as) = (from.options(), to.options());
+        let mut how: Vec<&str> = written_as.iter().map(String::as_str).collect();
         if from.is_stream() {
             let into = to
                 .directory(&to.path)
                 .with_context(|| format!("destination {:?} must be a directory", to.typed))?;
-            let output = programs::untar(into, &[])
+            let output = programs::untar(into, &how)
                 .stdin(std::process::Stdio::inherit())
                 .output();
             return programs::said(&output.context("execute sc-image")?);
@@ -115,16 +117,16 @@ impl Cp {
         let source = from.source(self.follow_link)?;
         if to.is_stream() {
             let (dir, name) = source.split(false);
-            let output = programs::tar(dir, &names(name.as_deref(), None))
+            let output = programs::tar(dir, &names(name.as_deref(), None, &reads_as))
                 .stdout(std::process::Stdio::inherit())
                 .output();
             return programs::said(&output.context("execute sc-image")?);
         }
         let (into, under) = to.place(&source)?;
-        let own: &[&str] = if self.archive { &[] } else { &["--own"] };
+        how.extend((!self.archive).then_some("--own"));
         let (dir, name) = source.split(under.is_some());
-        let args = names(name.as_deref(), under.as_deref());
-        programs::copy(dir, &args, into, own)
+        let args = names(name.as_deref(), under.as_deref(), &reads_as);
+        programs::copy(dir, &args, into, &how)
     }
 }
 
@@ -150,8 +152,12 @@ fn absolute(typed: &str) -> Result<PathBuf> {
     }
 }
 
-fn names<'a>(name: Option<&'a OsStr>, under: Option<&'a OsStr>) -> Vec<&'a OsStr> {
-    let mut args = Vec::new();
+fn names<'a>(
+    name: Option<&'a OsStr>,
+    under: Option<&'a OsStr>,
+    reads_as: &'a [String],
+) -> Vec<&'a OsStr> {
+    let mut args: Vec<&OsStr> = reads_as.iter().map(OsStr::new).collect();
     for (option, value) in [("--name", name), ("--under", under)] {
         if let Some(value) = value {
             args.extend([OsStr::new(option), value]);
@@ -185,6 +191,13 @@ fn is_writable(file: &OwnedFd) -> bool {
 impl End {
     fn is_stream(&self) -> bool {
         matches!(self.side, Side::Host) && self.typed == "-"
+    }
+
+    fn options(&self) -> Vec<String> {
+        match &self.side {
+            Side::Host => Vec::new(),
+            Side::Container { root, .. } => root.options(),
+        }
     }
 
     fn open(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {

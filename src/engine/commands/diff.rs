@@ -3,7 +3,7 @@
 use crate::engine::cli::Global;
 use crate::engine::inside;
 use crate::engine::record::{Home, Record};
-use crate::engine::rootfs::{Rootfs, View};
+use crate::engine::rootfs::{Rootfs, View, is_by_fuse};
 use crate::show::printable;
 use crate::sys::xattr;
 use anyhow::{Context, Result};
@@ -42,6 +42,8 @@ impl Diff {
 struct Walk {
     upper: PathBuf,
     image: File,
+    /// fuse-overlayfs was there: names that begin with .wh. are marks.
+    by_fuse: bool,
     /// Where the runtime made places for mounts: not the container's doing.
     mounted: BTreeSet<PathBuf>,
     found: Vec<(char, PathBuf)>,
@@ -53,6 +55,7 @@ fn changes(home: &Home, record: &Record) -> Result<Vec<(char, PathBuf)>> {
     let mut walk = Walk {
         upper: dir.join("upper"),
         image: File::open(image.path())?,
+        by_fuse: is_by_fuse(&dir),
         mounted: mounted(&dir)?.into_iter().collect(),
         found: Vec::new(),
     };
@@ -78,9 +81,8 @@ impl Walk {
             if let Some(gone) = name
                 .as_bytes()
                 .strip_prefix(b".wh.")
-                .filter(|_| meta.len() == 0)
+                .filter(|_| self.by_fuse)
             {
-                // fuse-overlayfs's mark, where it may make no device.
                 let gone = at.join(OsStr::from_bytes(gone));
                 if self.in_image(&gone) {
                     self.found.push(('D', gone));
@@ -104,7 +106,7 @@ impl Walk {
             if !meta.is_dir() {
                 continue;
             }
-            if below && is_opaque(&self.here(&path))? {
+            if below && self.is_opaque(&path)? {
                 self.hidden(&path)?;
             }
             self.directory(&path)?;
@@ -123,11 +125,27 @@ impl Walk {
         for entry in below.iter() {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name != "." && name != ".." && !kept.contains(name) {
+            let mut mark = OsString::from(".wh.");
+            mark.push(name);
+            if name != "." && name != ".." && !kept.contains(name) && !kept.contains(&mark) {
                 self.found.push(('D', at.join(name)));
             }
         }
         Ok(())
+    }
+
+    /// Does it hide what the image has there?
+    fn is_opaque(&self, path: &Path) -> Result<bool> {
+        let here = self.here(path);
+        let dir = File::open(&here)?;
+        let fuse = b"user.fuseoverlayfs.opaque".as_slice();
+        let marks = [b"trusted.overlay.opaque".as_slice(), b"user.overlay.opaque"];
+        for attribute in marks.into_iter().chain(self.by_fuse.then_some(fuse)) {
+            if xattr::get_at(dir.as_fd(), b"", attribute)?.as_deref() == Some(b"y") {
+                return Ok(true);
+            }
+        }
+        Ok(self.by_fuse && here.join(".wh..wh..opq").exists())
     }
 
     fn here(&self, path: &Path) -> PathBuf {
@@ -142,14 +160,4 @@ impl Walk {
 fn names(dir: &Path) -> Result<BTreeSet<OsString>> {
     let entries = fs::read_dir(dir).with_context(|| dir.display().to_string())?;
     entries.map(|entry| Ok(entry?.file_name())).collect()
-}
-
-fn is_opaque(dir: &Path) -> Result<bool> {
-    let dir = File::open(dir)?;
-    for attribute in [b"trusted.overlay.opaque".as_slice(), b"user.overlay.opaque"] {
-        if xattr::get_at(dir.as_fd(), b"", attribute)?.as_deref() == Some(b"y") {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

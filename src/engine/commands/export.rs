@@ -6,6 +6,7 @@ use crate::engine::programs;
 use crate::engine::rootfs::{Rootfs, View};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -52,7 +53,9 @@ impl Export {
                 Some(rootfs) => File::open(rootfs.path())?,
                 None => File::open(root_of_bundle(&dir)?)?,
             };
-            let mut command = programs::tar(root.into(), &[]);
+            let kept = record.kept.map(|kept| format!("--kept={kept}"));
+            let args: Vec<&OsStr> = kept.iter().map(OsStr::new).collect();
+            let mut command = programs::tar(root.into(), &args);
             let output = command.stdout(to).stderr(Stdio::piped()).spawn();
             programs::said(&output.context("execute sc-image")?.wait_with_output()?)
         })();

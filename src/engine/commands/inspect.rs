@@ -197,6 +197,15 @@ pub fn describe(home: &Home, record: &Record) -> Result<Value> {
         },
         "HostConfig": {
             "NetworkMode": record.networks.name(),
+            "UsernsMode": match (record.ids, record.kept) {
+                (Some(_), _) => "auto",
+                (_, Some(_)) => "keep-id",
+                _ => "",
+            },
+            "IDMappings": record.ids.map(|ids| json!({
+                "UidMap": [format!("0:{}:{}", ids.uid, ids.size)],
+                "GidMap": [format!("0:{}:{}", ids.gid, ids.size)],
+            })),
             "AutoRemove": record.remove,
             "RestartPolicy": { "Name": record.restart.name(), "MaximumRetryCount": restarts },
             "LogConfig": {

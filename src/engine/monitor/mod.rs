@@ -13,12 +13,14 @@ use super::cli::WithStatus;
 use super::events::{self, Event};
 use super::inside;
 use super::log::Log;
+use super::mounts::Mount;
 use super::network::live::Live;
 use super::now;
 use super::options::namespaces;
 use super::programs;
 use super::record::{Health, Home, Join, Process, Record, short};
-use super::rootfs::Rootfs;
+use super::rootfs::{Rootfs, View};
+use super::userns;
 use super::volumes;
 use super::wire::{LONGEST, ToClient, ToMonitor};
 use crate::clock;
@@ -71,12 +73,24 @@ pub fn run(home: &Home, id: &str) -> Result<u8> {
 
 /// What outlives each life of the container: its network and its root.
 fn furnish(home: &Home, record: &Record, dir: &Path) -> Result<(Live, Option<Rootfs>)> {
-    let mut network = Live::start(home, record)?;
-    let mounted = Rootfs::mount(dir, record)?;
-    network.place(record)?;
-    if let Some(rootfs) = &mounted {
-        volumes::fill(home, record, rootfs.path())?;
+    let mut users = userns::make(record, record.networks.mode.is_own())?;
+    let own = users.as_mut().and_then(|users| users.network.take());
+    let mut network = Live::start(home, record, own)?;
+    let Some(users) = users else {
+        let mounted = Rootfs::mount(dir, record, None)?;
+        network.place(record)?;
+        if let Some(rootfs) = &mounted {
+            volumes::fill(home, record, rootfs.path())?;
+        }
+        return Ok((network, mounted));
+    };
+    if record.mounts.iter().any(Mount::is_filled) {
+        // With the ids of the disk, which volumes have too.
+        let plain = Rootfs::look(dir, record, View::Container)?;
+        volumes::fill(home, record, plain.path())?;
     }
+    let mounted = Rootfs::mount(dir, record, Some(&users.user))?;
+    network.place(record)?;
     Ok((network, mounted))
 }
 
@@ -391,15 +405,17 @@ impl Monitor {
     /// A restart that failed counts as a life that did; its exit status.
     fn fail(&mut self, e: &anyhow::Error) -> Option<u8> {
         let status = status(e);
-        self.clients
-            .tell(&ToClient::Failed(status, &format!("{e:#}")));
         let message = format!("{e:#}");
         let ending = self.ending;
         let changed = self.change(|record| {
             record.finished = Some(clock::now_nanos());
             (record.exit, record.error) = (Some(status), message);
+            // Whoever wanted it has been obeyed: else this would be done again and again, at once.
+            record.again = false;
             decide(record, ending);
         });
+        self.clients
+            .tell(&ToClient::Failed(status, &format!("{e:#}")));
         self.record.restarting &= changed.is_ok();
         Some(status)
     }

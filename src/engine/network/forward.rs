@@ -81,6 +81,10 @@ pub fn wait(dir: &Path) -> Result<()> {
 
 /// `sc forward ID`.
 pub fn serve(home: &Home, id: &str) -> Result<u8> {
+    // Two descriptors a connection.
+    if let Ok((_, most)) = process::rlimit(libc::RLIMIT_NOFILE) {
+        let _ = process::set_rlimit(0, libc::RLIMIT_NOFILE, most, most);
+    }
     let dir = home.dir(id);
     let ports = Given::load(&dir).unwrap_or_default().ports;
     for number in open_descriptors()? {
@@ -96,6 +100,7 @@ pub fn serve(home: &Home, id: &str) -> Result<u8> {
             })?;
         }
     }
+    process::release_code();
     let [init, ..] = process::stdio();
     let mut polled = [PollFd::new(init, PollFlags::POLLIN)];
     while let Ok(0) | Err(nix::errno::Errno::EINTR) = poll(&mut polled, PollTimeout::NONE) {}

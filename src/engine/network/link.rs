@@ -3,12 +3,16 @@
 use super::address::Subnet;
 use crate::sys::netlink::{Route, attributes, malformed, put};
 use crate::sys::{Call, Result};
+use anyhow::Context;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
+use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::thread;
 
 /// Lengths of `struct ifinfomsg` and `struct rtmsg`.
@@ -23,7 +27,7 @@ const UP: u32 = libc::IFF_UP as u32;
 /// Of a thread that does all that a container's start does to networks; what is not touched costs nothing.
 const STACK: usize = 1 << 20;
 
-/// A network namespace: it lives as long as someone is in it, has it open or mounted.
+/// A namespace, of the network mostly: it lives as long as someone is in it, has it open or mounted.
 #[derive(Debug)]
 pub struct Namespace(OwnedFd);
 
@@ -42,6 +46,15 @@ impl Namespace {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::open(path, flags, Mode::empty());
         fd.map(Namespace).call("open", || format!("{path:?}"))
+    }
+
+    /// Mounts it at a new file.
+    pub fn mount(&self, path: &Path) -> anyhow::Result<()> {
+        File::create(path).with_context(|| path.display().to_string())?;
+        let source = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        let none = None::<&str>;
+        nix::mount::mount(Some(source.as_str()), path, none, MsFlags::MS_BIND, none)
+            .with_context(|| format!("mount a namespace at {}", path.display()))
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {

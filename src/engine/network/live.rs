@@ -13,16 +13,16 @@ use super::user;
 use super::wanted::{Join, Mode, Wanted};
 use super::world::{self, World};
 use crate::engine::now;
-use crate::engine::record::{Home, Record};
+use crate::engine::record::{Home, Record, short};
 use crate::sys::mount;
 use crate::sys::netlink::Route;
 use crate::sys::pidfd;
-use anyhow::{Context, Result};
-use nix::mount::{MntFlags, MsFlags, umount2};
+use anyhow::{Context, Result, bail};
+use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
-use std::fs::{self, File};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// What the monitor holds. When it is dropped, all is gone; when the monitor is killed, the kernel removes the
@@ -47,8 +47,8 @@ pub struct Live {
 
 impl Live {
     /// Makes the network of a container that is about to start, while this process still sees the host's mounts: the
-    /// resolver that it may start must not hold the container's.
-    pub fn start(home: &Home, record: &Record) -> Result<Live> {
+    /// resolver that it may start must not hold the container's. `own`: a namespace that is there already.
+    pub fn start(home: &Home, record: &Record, own: Option<Namespace>) -> Result<Live> {
         let wanted = &record.networks;
         let mut live = Live {
             home: home.clone(),
@@ -84,7 +84,10 @@ impl Live {
                 };
                 (live.ports, live.reserved) = reserve::all(home, &wanted.ports, use_of)?;
                 if live.world.is_none() {
-                    let namespace = Namespace::new().context("a network namespace")?;
+                    let namespace = match own {
+                        Some(namespace) => namespace,
+                        None => Namespace::new().context("a network namespace")?,
+                    };
                     live.bridge(wanted, &namespace)?;
                     live.namespace = Some(namespace);
                 }
@@ -121,12 +124,18 @@ impl Live {
             return Ok(());
         };
         let pid = process_of(&self.home, id)?;
+        if self.rootless && !world::is_around(pid)? {
+            bail!(
+                "--network container:{}: it has been started anew, where this container's monitor cannot go: start this one anew too",
+                short(id)
+            );
+        }
         let namespace = Namespace::open(&format!("/proc/{pid}/ns/net"))?;
         let users = Namespace::open(&format!("/proc/{pid}/ns/user"))?;
         self.unmount();
         self.mount(&namespace)?;
         match self.rootless {
-            true => bind(&users, &self.dir.join("userns")),
+            true => users.mount(&self.dir.join("userns")),
             false => Ok(()),
         }
     }
@@ -171,7 +180,7 @@ impl Live {
         // By mounts of ours: pasta may not look at a process that is not its own, and has given up what would let it.
         self.mount(&Namespace::open(&format!("/proc/{pid}/ns/net"))?)?;
         let users = Namespace::open(&format!("/proc/{pid}/ns/user"))?;
-        bind(&users, &self.dir.join("userns"))?;
+        users.mount(&self.dir.join("userns"))?;
         let wanted = &record.networks;
         let started = user::start(&self.home, wanted, pid, &self.dir);
         let (program, given) = match started {
@@ -228,7 +237,7 @@ impl Live {
 
     fn mount(&mut self, namespace: &Namespace) -> Result<()> {
         self.is_mounted = true;
-        bind(namespace, &self.dir.join("netns"))
+        namespace.mount(&self.dir.join("netns"))
     }
 
     fn bridge(&mut self, wanted: &Wanted, namespace: &Namespace) -> Result<()> {
@@ -271,15 +280,6 @@ impl Drop for Live {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// Mounts a namespace at a new file.
-fn bind(namespace: &Namespace, path: &Path) -> Result<()> {
-    File::create(path)?;
-    let source = format!("/proc/self/fd/{}", namespace.fd().as_raw_fd());
-    let none = None::<&str>;
-    nix::mount::mount(Some(source.as_str()), path, none, MsFlags::MS_BIND, none)
-        .with_context(|| format!("mount a namespace at {}", path.display()))
 }
 
 /// Gives back what a container of that directory was given. The devices go with its namespace: to remove them here

@@ -315,6 +315,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_published_at_the_loopback_of_ipv6_is_no_rule() {
+        let publish = |text| Published {
+            port: ports::parse(text).unwrap()[0],
+            v4: [10, 89, 0, 5].into(),
+            v6: "fd00::5".parse().ok(),
+        };
+        assert_eq!(add(&network(), &[publish("[::1]:8080:80")]), "");
+    }
+
+    #[test]
     fn an_internal_network_is_neither_left_nor_entered() {
         let internal = Definition {
             internal: true,

@@ -18,10 +18,10 @@ use crate::sys::namespace;
 use crate::sys::netlink::Route;
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, setns};
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -135,10 +135,21 @@ pub fn send(home: &Home, verb: &str, whose: &str) -> Result<()> {
 
 /// Enters the user namespace that is around that of a process.
 pub fn enter_around(pid: i32) -> Result<()> {
-    let users = Namespace::open(&format!("/proc/{pid}/ns/user"))?;
-    let around = namespace::parent(users.fd())?;
-    setns(&around, CloneFlags::CLONE_NEWUSER)
+    setns(around(pid)?, CloneFlags::CLONE_NEWUSER)
         .context("enter the user namespace of the other container's monitor")
+}
+
+/// Is it the one that this process is in?
+pub fn is_around(pid: i32) -> Result<bool> {
+    let own = fs::metadata("/proc/self/ns/user")?.ino();
+    // From within, what is around another cannot be had (EPERM).
+    let around = around(pid).and_then(|around| Ok(File::from(around).metadata()?.ino()));
+    Ok(around.is_ok_and(|around| around == own))
+}
+
+fn around(pid: i32) -> Result<OwnedFd> {
+    let users = Namespace::open(&format!("/proc/{pid}/ns/user"))?;
+    Ok(namespace::parent(users.fd())?)
 }
 
 /// Its two namespaces, of whoever is in it.

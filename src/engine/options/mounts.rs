@@ -71,6 +71,7 @@ impl Mounts {
         home: &Home,
         hold: &mut Option<Hold>,
         is_image: bool,
+        has_own_ids: bool,
     ) -> Result<()> {
         if let Some(size) = &self.shm_size {
             resize_shm(config, config::bytes(size).context("--shm-size")?)?;
@@ -92,7 +93,14 @@ impl Mounts {
             if let Some(mounts) = config["mounts"].as_array_mut().filter(|_| is_image) {
                 mounts.retain(|other| other["destination"] != mount.target);
             }
-            add_mount(config, mount.as_config(&source));
+            let mut entry = mount.as_config(&source);
+            if let (Some(_), true, Some(options)) =
+                (mount.volume(), has_own_ids, entry["options"].as_array_mut())
+            {
+                // On the disk a volume has the ids that every container sees.
+                options.push(json!("idmap"));
+            }
+            add_mount(config, entry);
         }
         // What is mounted below another comes after it; a bundle's order is its own.
         if let Some(mounts) = config["mounts"].as_array_mut().filter(|_| is_image) {

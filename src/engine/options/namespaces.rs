@@ -2,8 +2,11 @@
 
 use crate::engine::config::share;
 use crate::engine::record::{Home, Join};
+use crate::engine::userns;
+use crate::idmap::Kept;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use nix::unistd::{getegid, geteuid};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -21,8 +24,10 @@ pub struct Namespaces {
     /// private, or host: it sees all cgroups
     #[arg(long, value_name = "WHOSE")]
     cgroupns: Option<String>,
-    /// host: ids are the host's, as they are anyway for root's containers
-    #[arg(long, value_name = "WHOSE")]
+    /// host: ids as they are without this; auto: ids that no other container has, from those of `containers` in
+    /// /etc/subuid, 65536 or size=COUNT; keep-id: an ordinary user is in the container who she is outside, and runs
+    /// it, or is who uid=UID,gid=GID says
+    #[arg(long, value_name = "host|auto|keep-id[:OPTIONS]")]
     userns: Option<String>,
 }
 
@@ -48,7 +53,7 @@ impl Namespaces {
                     })?;
                     ensure!(
                         !has_user_namespace(config),
-                        "{option} {other}: containers of an ordinary user have a user namespace each, and cannot share others"
+                        "{option} {other}: containers with a user namespace of their own, as an ordinary user's are, cannot share others"
                     );
                     let id = home.find(name).context(option)?.id;
                     joins.push(Join {
@@ -75,16 +80,77 @@ impl Namespaces {
             Some("host") => share(config, "cgroup"),
             Some(other) => bail!("--cgroupns {other:?}: neither private nor host"),
         }
-        match self.userns.as_deref() {
-            None | Some("") => {}
-            Some("host") if !has_user_namespace(config) => {}
-            Some("host") => bail!("--userns host: without root, containers need a user namespace"),
-            Some(other) => bail!(
-                "--userns {other:?}: only host; an ordinary user's containers have the user's subordinate ids"
-            ),
-        }
         Ok(joins)
     }
+
+    /// Which ids it is to have.
+    pub fn users(&self, is_image: bool) -> Result<Users> {
+        let typed = self.userns.as_deref().unwrap_or_default();
+        let (mode, options) = typed.split_once(':').unwrap_or((typed, ""));
+        let users = match (mode, options) {
+            ("" | "host", "") => return Ok(Users::AsEver),
+            ("auto", "") => Users::Own(userns::SIZE),
+            ("auto", options) => {
+                let size = options
+                    .strip_prefix("size=")
+                    .and_then(|size| size.parse().ok())
+                    .filter(|size| *size > 0);
+                Users::Own(
+                    size.with_context(|| format!("--userns {typed:?}: write auto:size=COUNT"))?,
+                )
+            }
+            ("keep-id", options) => {
+                Users::Kept(kept(options).with_context(|| format!("--userns {typed:?}"))?)
+            }
+            _ => bail!(
+                "--userns {typed:?}: neither host nor auto[:size=COUNT] nor keep-id[:uid=UID,gid=GID]"
+            ),
+        };
+        match users {
+            Users::Kept(_) => ensure!(
+                !geteuid().is_root(),
+                "--userns {typed}: is for ordinary users, whose id in the container would be root's; root has auto"
+            ),
+            _ => ensure!(
+                geteuid().is_root(),
+                "--userns {typed}: without root a container has your own ids and your subordinate ones; keep-id gives you your own \
+                 id inside"
+            ),
+        }
+        ensure!(
+            is_image,
+            "--userns {typed}: a bundle's config.json says itself which ids it has"
+        );
+        Ok(users)
+    }
+}
+
+/// `--userns`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Users {
+    /// As root the host's; else the user's own as root's, and the subordinate ones.
+    AsEver,
+    /// So many that no other container has.
+    Own(u32),
+    /// The user's own id is no other in the container.
+    Kept(Kept),
+}
+
+/// `uid=UID,gid=GID`; the user's own where nothing is said.
+fn kept(options: &str) -> Result<Kept> {
+    let mut kept = Kept {
+        uid: geteuid().as_raw(),
+        gid: getegid().as_raw(),
+    };
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        let number = |text: &str| text.parse().with_context(|| format!("{option:?}"));
+        match option.split_once('=') {
+            Some(("uid", uid)) => kept.uid = number(uid)?,
+            Some(("gid", gid)) => kept.gid = number(gid)?,
+            _ => bail!("{option:?}: neither uid=UID nor gid=GID"),
+        }
+    }
+    Ok(kept)
 }
 
 fn has_user_namespace(config: &Value) -> bool {

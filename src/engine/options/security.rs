@@ -6,6 +6,7 @@ use crate::engine::seccomp;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use nix::sys::stat::{SFlag, major, minor, stat};
+use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -64,7 +65,7 @@ impl Security {
         }
         for typed in &self.device_cgroup_rule {
             ensure!(
-                !has_user_namespace(config),
+                geteuid().is_root(),
                 "--device-cgroup-rule: without root there is no cgroup for devices, only the permissions of their files"
             );
             let rule =
@@ -133,7 +134,7 @@ fn unconfine(config: &mut Value, all_caps: &[String]) {
     }
     config["process"]["noNewPrivileges"] = json!(false);
     remove(config, &["seccomp", "maskedPaths", "readonlyPaths"]);
-    if has_user_namespace(config) {
+    if !geteuid().is_root() {
         // Devices of the host are not an ordinary user's to give.
         remove_device_rules(config);
     } else {
@@ -254,6 +255,8 @@ fn device_type(path: &str) -> Result<Option<(&'static str, u64, u64)>> {
 fn one_device(config: &mut Value, from: &str, to: &str, access: &str) -> Result<()> {
     let (kind, major, minor) =
         device_type(from)?.with_context(|| format!("{from} is not a device node"))?;
+    let rule =
+        json!({ "allow": true, "type": kind, "major": major, "minor": minor, "access": access });
     if has_user_namespace(config) {
         // No device can be made there: the host's is shown, and opened by who may.
         ensure!(Path::new(from).is_absolute(), "a path begins with /");
@@ -262,6 +265,9 @@ fn one_device(config: &mut Value, from: &str, to: &str, access: &str) -> Result<
             config,
             json!({ "destination": to, "type": "bind", "source": from, "options": options }),
         );
+        if geteuid().is_root() {
+            allow(config, rule);
+        }
         return Ok(());
     }
     let mode = stat(from)?;
@@ -280,10 +286,7 @@ fn one_device(config: &mut Value, from: &str, to: &str, access: &str) -> Result<
         "gid": mode.st_gid,
     }));
     config["linux"]["devices"] = json!(devices);
-    allow(
-        config,
-        json!({ "allow": true, "type": kind, "major": major, "minor": minor, "access": access }),
-    );
+    allow(config, rule);
     Ok(())
 }
 

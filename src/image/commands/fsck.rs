@@ -28,6 +28,7 @@ impl Fsck {
             max_size: MAX_SIZE,
             squash: ids.squash,
             privileged: ids.privileged,
+            kept: None,
         };
         let found = store.check(self.repair, &options)?;
         for trouble in &found.trouble {

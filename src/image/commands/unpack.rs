@@ -4,7 +4,7 @@
 //! who makes them, and get their names at the end, config.json last. What a killed one left, the next
 //! one removes.
 
-use crate::idmap::{self, Ids};
+use crate::idmap::{self, Ids, Kept};
 use crate::image::bundle::{self, Ask};
 use crate::image::cli::Global;
 use crate::image::platform::Platform;
@@ -43,6 +43,9 @@ pub struct Unpack {
     /// With the user's own ids; always so without root
     #[arg(long)]
     rootless: bool,
+    /// The ids in the container of the user who is root in the namespace of the layers
+    #[arg(long, value_name = "UID:GID", hide = true, requires = "overlay")]
+    kept: Option<Kept>,
     /// Everything belongs to the user, whatever the image says
     #[arg(long)]
     ignore_chown_errors: bool,
@@ -83,6 +86,10 @@ impl Unpack {
         if ids.squash && !self.quiet {
             show::warn("no subordinate ids (/etc/subuid, /etc/subgid): everything belongs to you");
         }
+        ensure!(
+            self.kept.is_none() || !ids.squash && !ids.privileged,
+            "to keep an id needs subordinate ids (/etc/subuid, /etc/subgid) and a user who is not root"
+        );
         let store = Store::open(&root)?;
         let image = store.find(
             &self.image,
@@ -113,6 +120,7 @@ impl Unpack {
             max_size: self.max_size,
             squash: ids.squash || self.ignore_chown_errors,
             privileged: ids.privileged,
+            kept: self.kept,
         };
         let progress = Progress::new(self.quiet);
         let place = Place::take(&self.bundle)?;

@@ -1,7 +1,8 @@
 //! Which layers are unpacked? Each once, by chain id, for all images and containers that have it.
 //!
 //! `layers/HEX/diff` is overlayfs's lower directory. It is made as `layers/HEX.tmp`, under a lock of its
-//! own, so that two who need it do the work once, and gets its name when it is whole and on disk.
+//! own, so that two who need it do the work once, and gets its name when it is whole and on disk. `diff-UID-GID` beside it is
+//! the same for containers in which the user keeps these ids.
 
 use super::lock::Lock;
 use super::{Image, Store, sync_dir};
@@ -49,11 +50,15 @@ impl Store {
             let context = || format!("layer {}", image.manifest.layers[at].digest);
             self.layer(image, &chain, at, options, progress)
                 .with_context(context)?;
+            if options.kept.is_some() {
+                self.variant(image, &chain, at, options)
+                    .with_context(context)?;
+            }
         }
         Ok(chain
             .iter()
             .rev()
-            .map(|id| self.layer_path(id).join("diff"))
+            .map(|id| self.layer_path(id).join(diff_name(options)))
             .collect())
     }
 
@@ -111,7 +116,11 @@ impl Store {
         let temporary = path.with_extension("tmp");
         // Left by one who died.
         remove_tree(&temporary)?;
-        let made = self.unpack_layer(image, chain, at, options, progress, &temporary);
+        let plain = Options {
+            kept: None,
+            ..options.clone()
+        };
+        let made = self.unpack_layer(image, chain, at, &plain, progress, &temporary);
         let named = made.and_then(|()| {
             fs::rename(&temporary, &path)?;
             sync_dir(&self.root.join("layers"))
@@ -122,6 +131,28 @@ impl Store {
             return Err(e);
         }
         Ok(())
+    }
+
+    /// The layer once more beside itself, with other owners: it goes when the layer does.
+    fn variant(&self, image: &Image, chain: &[Digest], at: usize, options: &Options) -> Result<()> {
+        let path = self.layer_path(&chain[at]).join(diff_name(options));
+        if path.exists() {
+            return Ok(());
+        }
+        let lock_path = self.root.join(format!("lock/layer-{}", chain[at].hex()));
+        let _lock = Lock::exclusive(&lock_path, "the layer")?;
+        if path.exists() {
+            return Ok(());
+        }
+        let temporary = path.with_extension("tmp");
+        // Left by one who died.
+        remove_tree(&temporary)?;
+        let quiet = Progress::new(true);
+        let made = self.unpack_layer(image, chain, at, options, &quiet, &temporary);
+        let named = made.and_then(|()| Ok(fs::rename(temporary.join(diff_name(options)), &path)?));
+        // Where there was an error, it is the one to report.
+        let removed = remove_tree(&temporary);
+        named.and(removed)
     }
 
     fn unpack_layer(
@@ -137,7 +168,7 @@ impl Store {
             &image.manifest.layers[at],
             &image.config.rootfs.diff_ids[at],
         );
-        let diff = into.join("diff");
+        let diff = into.join(diff_name(options));
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -145,7 +176,7 @@ impl Store {
         let below = chain[..at]
             .iter()
             .rev()
-            .map(|id| open_dir(&self.layer_path(id).join("diff")));
+            .map(|id| open_dir(&self.layer_path(id).join(diff_name(options))));
         let bar = progress.bar(&format!("layer {}", blob.digest.short()), Some(blob.size));
         let mut unpacker =
             Unpacker::overlay(open_dir(&diff)?, below.collect::<Result<_>>()?, options)?;
@@ -161,6 +192,14 @@ impl Store {
         nix::unistd::syncfs(File::open(into)?.as_fd()).context("syncfs")?;
         bar.done("unpacked");
         Ok(())
+    }
+}
+
+/// Of a layer's directory, with owners as they are here.
+fn diff_name(options: &Options) -> String {
+    match options.kept {
+        None => "diff".to_owned(),
+        Some(kept) => format!("diff-{}-{}", kept.uid, kept.gid),
     }
 }
 

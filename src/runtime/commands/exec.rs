@@ -4,7 +4,7 @@ use super::create::{self, HandOut};
 use crate::runtime::cli::{ExecArgs, Global};
 use crate::runtime::container::Container;
 use crate::runtime::parent::enter::{self, Entered, Order, Place};
-use crate::runtime::parent::foreground::Signals;
+use crate::runtime::parent::foreground::{self, Signals};
 use crate::runtime::plan::Ask;
 use crate::runtime::plan::exec::{self, ExecPlan};
 use crate::runtime::status::{Act, Answer, ask};
@@ -28,7 +28,10 @@ pub fn exec(global: &Global, args: &ExecArgs) -> Result<i32> {
         bail!(why);
     }
     let init = init.context("cannot exec in a stopped container")?;
-    let plan = draw(&container, args)?;
+    let mut plan = draw(&container, args)?;
+    if !args.detach {
+        foreground::take_callers_size(&mut plan.plan.init.process);
+    }
     let terminal = plan.plan.init.process.terminal;
     let out = HandOut {
         console: create::console(args.console_socket.as_deref(), terminal, args.detach)?,

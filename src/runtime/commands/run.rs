@@ -2,7 +2,7 @@
 
 use super::create;
 use crate::runtime::cli::{Global, RunArgs};
-use crate::runtime::parent::foreground::Signals;
+use crate::runtime::parent::foreground::{self, Signals};
 use crate::runtime::parent::{Begin, Made};
 use crate::runtime::plan::Plan;
 use crate::runtime::{hooks, notify};
@@ -12,7 +12,10 @@ use std::os::fd::AsFd;
 
 /// Gives the container's exit status, or 0 with `--detach`.
 pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
-    let drawn = create::draw(global, &args.create)?;
+    let mut drawn = create::draw(global, &args.create)?;
+    if !args.detach {
+        foreground::take_callers_size(&mut drawn.plan.init.process);
+    }
     let plan = &drawn.plan;
     let console = {
         let socket = args.create.console_socket.as_deref();

@@ -165,7 +165,7 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
         // All namespaces are entered: the root is this directory.
         Some(_) => give_stdio(ask, sys::mount::cwd(), false)?,
     }
-    Ok(Prepared::Init(confine(ask, proc.as_ref())?))
+    Ok(Prepared::Init(confine(ask, proc)?))
 }
 
 /// Only where something is to be written there.
@@ -325,12 +325,13 @@ fn give_stdio(ask: &Ask, root: BorrowedFd, console: bool) -> Result<()> {
 }
 
 /// Scheduling, powers, user; then the program is found, as that user.
-fn confine(ask: &Ask, proc: Option<&proc::Proc>) -> Result<exec::Program> {
+fn confine(ask: &Ask, proc: Option<proc::Proc>) -> Result<exec::Program> {
     let process = &ask.plan.init.process;
     set_scheduling(process)?;
     if let Some(proc) = proc {
-        // Before descriptors are closed and the profile refuses to write files.
-        labels::set(process, proc)?;
+        // Before descriptors are closed and the profile refuses to write files. Dropped here: its number
+        // is soon another descriptor's, the seccomp listener's perhaps.
+        labels::set(process, &proc)?;
     }
     if process.no_new_privileges {
         sys::process::set_no_new_privileges().context("process.noNewPrivileges")?;

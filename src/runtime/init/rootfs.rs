@@ -211,16 +211,28 @@ pub fn empty_tmpfs(label: Option<&str>) -> sys::Result<OwnedFd> {
     tmpfs.mount(READONLY)
 }
 
+/// Root of a user namespace is nobody to a closed directory above the rootfs. Where the caller is in a directory above it,
+/// as engines are in the bundle, the way begins there: the working directory was entered before.
+fn open_root(path: &Path) -> sys::Result<OwnedFd> {
+    let open = |path: &Path| {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        nix::fcntl::open(path, flags, Mode::empty())
+            .call("open", || format!("{path:?}, O_PATH|O_DIRECTORY"))
+    };
+    match open(path) {
+        Err(e) if e.errno == Errno::EACCES => {
+            let below = nix::unistd::getcwd()
+                .ok()
+                .and_then(|cwd| path.strip_prefix(cwd).ok().map(Path::to_owned));
+            below.and_then(|below| open(&below).ok()).ok_or(e)
+        }
+        other => other,
+    }
+}
+
 /// Sets the host's tree apart and binds the rootfs over itself, so that it is a mount of its own.
 fn attach_root(plan: &RootfsPlan) -> Result<OwnedFd> {
-    let open = || {
-        nix::fcntl::open(
-            &plan.path,
-            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .call("open", || format!("{:?}, O_PATH|O_DIRECTORY", plan.path))
-    };
+    let open = || open_root(&plan.path);
     if plan.shares_mount_namespace {
         // Mounts would be made in the host's tree and stay there.
         if plan

@@ -2,6 +2,7 @@
 //! the two terminals, and its exit status is the answer.
 
 use super::terminal::Raw;
+use crate::runtime::plan::ProcessPlan;
 use crate::sys::{self, Call};
 use anyhow::Result;
 use nix::errno::Errno;
@@ -82,6 +83,17 @@ impl Signals {
                 relay.move_bytes();
             }
         }
+    }
+}
+
+/// Makes the process's terminal begin with the size of the caller's: what the relay says later could come
+/// after the program has asked. Nothing changes where the caller has none.
+pub fn take_callers_size(process: &mut ProcessPlan) {
+    let [stdin, ..] = sys::process::stdio();
+    if process.terminal
+        && let Ok(size) = sys::tty::size(stdin)
+    {
+        process.console_size = Some(size);
     }
 }
 

@@ -147,25 +147,13 @@ impl<'p> UserNamespaces<'p> {
 
 /// A user namespace that nobody is in: the process it was made with is gone when this returns.
 fn new_user_namespace(uids: &[IdMap], gids: &[IdMap]) -> Result<OwnedFd> {
-    let (wait, hold) = nix::unistd::pipe2(OFlag::O_CLOEXEC).call("pipe2", String::new)?;
-    let holder = match sys::process::clone(libc::CLONE_NEWUSER as u64, None, false)
-        .context("new user namespace for the mappings")?
-    {
-        Cloned::Child => {
-            // Until the parent has closed its end, or died.
-            drop(hold);
-            let _ = nix::unistd::read(&wait, &mut [0]);
-            sys::process::exit_now(0)
-        }
-        Cloned::Parent { pid, .. } => Pid::from_raw(pid),
-    };
-    let fd = write_maps(holder, uids, gids);
-    drop(hold);
-    nix::sys::wait::waitpid(holder, None).call("waitpid", || holder.to_string())?;
-    fd
+    sys::process::hold(libc::CLONE_NEWUSER as u64, |holder| {
+        write_maps(holder, uids, gids)
+    })
+    .context("new user namespace for the mappings")?
 }
 
-fn write_maps(holder: Pid, uids: &[IdMap], gids: &[IdMap]) -> Result<OwnedFd> {
+fn write_maps(holder: i32, uids: &[IdMap], gids: &[IdMap]) -> Result<OwnedFd> {
     for (kind, map) in [("uid", uids), ("gid", gids)] {
         let lines = ids::lines(map);
         std::fs::write(format!("/proc/{holder}/{kind}_map"), &lines)
