@@ -282,8 +282,6 @@ impl Images {
         row["SharedSize"] = show::size(shared).into();
         row["UniqueSize"] = show::size(own).into();
         row["Containers"] = users(id).to_string().into();
-        row["CreatedSince"] =
-            format!("{} ago", name["CreatedSince"].as_str().unwrap_or_default()).into();
         row
     }
 }
@@ -306,8 +304,8 @@ mod tests {
         let layers = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
         Images {
             names: vec![
-                json!({ "ID": "sha256:a", "Repository": "a", "CreatedSince": "2 hours" }),
-                json!({ "ID": "sha256:b", "Repository": "b", "CreatedSince": "2 days" }),
+                json!({ "ID": "sha256:a", "Repository": "a", "CreatedSince": "2 hours ago" }),
+                json!({ "ID": "sha256:b", "Repository": "b", "CreatedSince": "2 days ago" }),
             ],
             layers: [
                 ("sha256:a".to_owned(), layers(&["base", "x"])),
