@@ -43,7 +43,7 @@ DRIVE = SC_RUNTIME=$(abspath $(RUNTIME)) SC_IMAGE=$(abspath $(TARGET)/release/sc
 test-integration: build
 	@if [ "$$(id -u)" = 0 ]; then $(DRIVE) --test integration && \
 	scripts/need umoci skopeo buildah podman dockerd:docker.io zstd newuidmap:uidmap setfattr:attr \
-	ip:iproute2 nft:nftables curl python3:python3-minimal pasta:passt docker-registry && $(DRIVE) --test image; \
+	ip:iproute2 nft:nftables curl python3:python3-minimal pasta:passt slirp4netns fuse-overlayfs docker-registry && $(DRIVE) --test image; \
 	else echo "make test: the native integration tests need root and are NOT run"; fi
 
 test-registry: build ## sc-image with a real registry, over a wire that breaks, and with hostile servers

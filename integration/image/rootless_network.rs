@@ -141,6 +141,9 @@ impl User<'_> {
         let found = self.place.host("pgrep", ["-f", &pattern]);
         for pid in found.with_context(|| what.to_owned())?.lines() {
             self.place.host("kill", ["-9", pid])?;
+            // Who is killed is still at work for a moment.
+            let stat = format!("/proc/{pid}/stat");
+            while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {}
         }
         Ok(())
     }

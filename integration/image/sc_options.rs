@@ -335,7 +335,7 @@ fn a_mistake_in_an_option_is_told_by_its_name(place: &Place) -> Result<()> {
         ),
         (
             &["--userns", "keep-id"],
-            "sc: --userns \"keep-id\": only host",
+            "sc: --userns keep-id: is for ordinary users",
         ),
         (
             &["--pid", "x"],

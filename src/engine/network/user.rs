@@ -245,7 +245,10 @@ fn running(number: &Path) -> Option<(OwnedFd, bool)> {
     // The number may be another's by now; not any more once it is open.
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     let is_pasta = name.starts_with("pasta") || name.starts_with("passt");
-    (is_pasta || name.starts_with("slirp4netns")).then_some((process, is_pasta))
+    let is_ours = is_pasta || name.starts_with("slirp4netns");
+    // A corpse that nobody has taken away yet has its name still.
+    let has_ended = pidfd::wait(process.as_fd(), Duration::ZERO).ok()?;
+    (is_ours && !has_ended).then_some((process, is_pasta))
 }
 
 /// Where it answers questions for names; `None`: it does not run.
