@@ -105,41 +105,37 @@ impl Store {
         progress: &Progress,
     ) -> Result<()> {
         let path = self.layer_path(&chain[at]);
-        if path.exists() {
-            return Ok(());
-        }
-        let lock_path = self.root.join(format!("lock/layer-{}", chain[at].hex()));
-        let _lock = Lock::exclusive(&lock_path, "the layer")?;
-        if path.exists() {
-            return Ok(());
-        }
-        let temporary = path.with_extension("tmp");
-        // Left by one who died.
-        remove_tree(&temporary)?;
         let plain = Options {
             kept: None,
             ..options.clone()
         };
-        let made = self.unpack_layer(image, chain, at, &plain, progress, &temporary);
-        let named = made.and_then(|()| {
-            fs::rename(&temporary, &path)?;
-            sync_dir(&self.root.join("layers"))
-        });
-        if let Err(e) = named {
-            // The first error is the one to report; what is left is removed by the next one.
-            let _ = remove_tree(&temporary);
-            return Err(e);
-        }
-        Ok(())
+        self.make_once(&path, &chain[at], |temporary| {
+            self.unpack_layer(image, chain, at, &plain, progress, temporary)?;
+            Ok(temporary.to_owned())
+        })
     }
 
     /// The layer once more beside itself, with other owners: it goes when the layer does.
     fn variant(&self, image: &Image, chain: &[Digest], at: usize, options: &Options) -> Result<()> {
         let path = self.layer_path(&chain[at]).join(diff_name(options));
+        let quiet = Progress::new(true);
+        self.make_once(&path, &chain[at], |temporary| {
+            self.unpack_layer(image, chain, at, options, &quiet, temporary)?;
+            Ok(temporary.join(diff_name(options)))
+        })
+    }
+
+    /// Gives `path` what `make` says is to have that name, below a temporary place beside it; nothing where another has.
+    fn make_once(
+        &self,
+        path: &Path,
+        layer: &Digest,
+        make: impl FnOnce(&Path) -> Result<PathBuf>,
+    ) -> Result<()> {
         if path.exists() {
             return Ok(());
         }
-        let lock_path = self.root.join(format!("lock/layer-{}", chain[at].hex()));
+        let lock_path = self.root.join(format!("lock/layer-{}", layer.hex()));
         let _lock = Lock::exclusive(&lock_path, "the layer")?;
         if path.exists() {
             return Ok(());
@@ -147,10 +143,11 @@ impl Store {
         let temporary = path.with_extension("tmp");
         // Left by one who died.
         remove_tree(&temporary)?;
-        let quiet = Progress::new(true);
-        let made = self.unpack_layer(image, chain, at, options, &quiet, &temporary);
-        let named = made.and_then(|()| Ok(fs::rename(temporary.join(diff_name(options)), &path)?));
-        // Where there was an error, it is the one to report.
+        let named = make(&temporary).and_then(|made| {
+            fs::rename(made, path)?;
+            sync_dir(path.parent().context("a name in a directory")?)
+        });
+        // Where there was an error, it is the one to report; what is left is removed by the next one.
         let removed = remove_tree(&temporary);
         named.and(removed)
     }
