@@ -5,7 +5,7 @@ use super::ps::{self, size};
 use crate::engine::cli::Global;
 use crate::engine::now;
 use crate::engine::programs;
-use crate::engine::record::{Home, Record};
+use crate::engine::record::{Home, Record, short};
 use crate::engine::table::{Column, Format};
 use crate::engine::volumes;
 use crate::show;
@@ -272,12 +272,7 @@ impl Images {
             } += self.sizes[layer];
         }
         let mut row = name.clone();
-        row["ID"] = id
-            .trim_start_matches("sha256:")
-            .chars()
-            .take(12)
-            .collect::<String>()
-            .into();
+        row["ID"] = short(id.trim_start_matches("sha256:")).into();
         row["Size"] = show::size(shared + own).into();
         row["SharedSize"] = show::size(shared).into();
         row["UniqueSize"] = show::size(own).into();
