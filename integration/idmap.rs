@@ -1,6 +1,7 @@
 //! Id-mapped mounts, and what a user namespace does to mounts: whose the files are, inside and on the
 //! host, what the mapped root can reach, and what belongs to it.
 
+use crate::harness::bundle::SYS_RESOURCE;
 use crate::harness::command::Call;
 use crate::harness::machine::program;
 use crate::harness::place::until;
@@ -36,6 +37,8 @@ tests! {
     message_queues_belong_to_the_root_of_the_user_namespace,
     a_joined_user_namespace_has_mounts_devices_and_cgroups [Need::Beyond("runc", "1.1.5 wants the maps again"), Need::Beyond("crun", "1.8 binds another device than was asked for")],
     a_joined_user_namespace_gives_its_ids_to_mounts [RUNC, CRUN_OPTION],
+    a_joined_user_namespace_knows_its_init_from_its_first_word [RUNC, CRUN_OPTION],
+    hard_limits_are_raised_in_a_joined_user_namespace_too [SYS_RESOURCE, Need::Beyond("runc", "1.1.5 wants the maps again")],
     a_user_namespace_that_denies_setgroups_is_joined [Need::Program("unshare"), Need::Beyond("runc", "1.1.5 wants the maps again"), Need::Beyond("crun", "1.8 calls setgroups all the same")],
     a_file_system_of_a_namespace_that_is_not_the_containers_says_which_it_needs [Need::Beyond("runc", "its words are its own"), Need::Beyond("crun", "1.8 binds the host's")],
 }
@@ -473,6 +476,36 @@ fn a_joined_user_namespace_gives_its_ids_to_mounts(t: &Place) -> Result<()> {
         .sh(LOOK);
     assert_eq!(t.run(&bundle)?.text(), "other 5:6\nroot 0:0\nnew 0:0");
     assert_eq!(owner(&dir.join("new"))?, (0, 0));
+    other.end()
+}
+
+/// A process that enters the namespaces makes init and goes: what init says at once, while the runtime has
+/// yet to hear who it is, must not be taken for that one's.
+fn a_joined_user_namespace_knows_its_init_from_its_first_word(t: &Place) -> Result<()> {
+    let (other, bundle) = joiner(t)?;
+    let dir = owned(t, "data")?;
+    let bundle = bundle
+        .mount(mapped(&dir, "/data", &["bind", "idmap"], None))
+        .args(&["true"]);
+    for _ in 0..30 {
+        t.run(&bundle)?.ok();
+    }
+    other.end()
+}
+
+fn hard_limits_are_raised_in_a_joined_user_namespace_too(t: &Place) -> Result<()> {
+    let (other, bundle) = joiner(t)?;
+    let limits = fs::read_to_string("/proc/self/limits")?;
+    let hard = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max locked memory"))
+        .and_then(|rest| rest.split_whitespace().nth(1))
+        .context("limits")?;
+    // Where there is none to raise, any number is as good.
+    let above = hard.parse().unwrap_or(1_u64 << 40) + 1;
+    let limit = json!([{ "type": "RLIMIT_MEMLOCK", "soft": 4096, "hard": above }]);
+    let seen = t.see(bundle.set("/process/rlimits", limit))?;
+    assert_eq!(seen["rlimits"]["RLIMIT_MEMLOCK"], json!([4096, above]));
     other.end()
 }
 

@@ -5,7 +5,8 @@
 //!    │  clone3 ───────────────────────▶ │
 //!    │ ◀────────────── Child + pidfd ── │   only when a joiner made it (CloneRoute::Joiner)
 //!    │  Placed ───────────────────────▶ │   only with systemd: it has put init into its cgroup
-//!    │  Mapped ───────────────────────▶ │   only with a new user namespace: id maps are written
+//!    │  Welcome ──────────────────────▶ │   only with a new user namespace: id maps are written; and
+//!    │                                  │   when a joiner made it: what it says is known to be init's
 //!    │ ◀─────────────── Trees + which ─ │   binds that init may not make itself, please
 //!    │  Tree + fd, … ─────────────────▶ │   one a bind, made by a helper of the parent's
 //!    │                                  │   mounts, devices
@@ -63,7 +64,7 @@ pub enum FromInit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FromParent {
     Placed,
-    Mapped,
+    Welcome,
     Go,
     /// May come before it is due: init remembers it.
     Start,
@@ -78,7 +79,7 @@ const LISTENER: u8 = b'l';
 const READY: u8 = b'r';
 const FAILED: u8 = b'f';
 const PLACED: u8 = b'p';
-const MAPPED: u8 = b'm';
+const WELCOME: u8 = b'w';
 const GO: u8 = b'g';
 const START: u8 = b's';
 
@@ -110,7 +111,7 @@ impl ParentEnd {
     pub fn tell(&self, message: FromParent) -> Result<()> {
         let tag = match message {
             FromParent::Placed => PLACED,
-            FromParent::Mapped => MAPPED,
+            FromParent::Welcome => WELCOME,
             FromParent::Go => GO,
             FromParent::Start => START,
         };
@@ -207,7 +208,7 @@ impl InitEnd {
         let length = sys::socket::read(self.socket.as_fd(), &mut buffer)?;
         let said = match &buffer[..length] {
             [PLACED] => FromParent::Placed,
-            [MAPPED] => FromParent::Mapped,
+            [WELCOME] => FromParent::Welcome,
             [GO] => FromParent::Go,
             [START] => FromParent::Start,
             [] => bail!("the runtime ended before the container was made"),
@@ -301,12 +302,12 @@ mod tests {
     #[test]
     fn init_takes_only_what_is_due() {
         let (parent, init) = pair().unwrap();
-        parent.tell(FromParent::Mapped).unwrap();
-        init.wait_for(FromParent::Mapped).unwrap();
-        parent.tell(FromParent::Mapped).unwrap();
+        parent.tell(FromParent::Welcome).unwrap();
+        init.wait_for(FromParent::Welcome).unwrap();
+        parent.tell(FromParent::Welcome).unwrap();
         assert_eq!(
             init.wait_for(FromParent::Go).unwrap_err().to_string(),
-            "the runtime said Mapped where Go was due"
+            "the runtime said Welcome where Go was due"
         );
         drop(parent);
         assert_eq!(

@@ -135,8 +135,9 @@ fn prepare(ask: &Ask) -> Result<Prepared> {
         // Still with the caller's uid: a user's systemd takes no other's process.
         ask.end.wait_for(FromParent::Placed)?;
     }
-    if plan.new_user_namespace {
-        ask.end.wait_for(FromParent::Mapped)?;
+    if plan.wait_for_welcome {
+        // Said by init before the parent has heard of it from the joiner, all would be the joiner's.
+        ask.end.wait_for(FromParent::Welcome)?;
     }
     if plan.in_user_namespace {
         join::become_its_root(plan)?;

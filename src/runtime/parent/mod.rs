@@ -313,7 +313,10 @@ impl Effects {
             let (pid, _) = self.init()?;
             set_oom_score_adj(pid, score)?;
         }
-        self.map_ids(plan, end)?;
+        self.give_ids(plan)?;
+        if plan.init.wait_for_welcome {
+            end.tell(FromParent::Welcome)?;
+        }
         self.furnish(plan)
     }
 
@@ -336,18 +339,21 @@ impl Effects {
         end.tell(FromParent::Placed)
     }
 
-    fn map_ids(&self, plan: &Plan, end: &ParentEnd) -> Result<()> {
-        if !plan.init.new_user_namespace {
+    /// What root of a user namespace cannot do for itself.
+    fn give_ids(&self, plan: &Plan) -> Result<()> {
+        if !plan.init.in_user_namespace {
             return Ok(());
         }
         let (pid, _) = self.init()?;
         raise_hard_limits(pid, &plan.parent.rlimits)?;
-        ids::write(
-            pid.as_raw(),
-            &plan.parent,
-            plan.init.process.groups.is_some(),
-        )?;
-        end.tell(FromParent::Mapped)
+        match plan.init.new_user_namespace {
+            true => ids::write(
+                pid.as_raw(),
+                &plan.parent,
+                plan.init.process.groups.is_some(),
+            ),
+            false => Ok(()),
+        }
     }
 
     /// What the parent does while init mounts.

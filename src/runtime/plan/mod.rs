@@ -248,8 +248,10 @@ pub struct InitPlan {
     pub join: Vec<Join>,
     /// CLONE_NEW* of the running container that is entered by a pidfd of its init (`exec`).
     pub enter: u64,
-    /// A new user namespace: wait until the parent has written the id maps, then become its root.
+    /// A new user namespace, whose id maps the parent writes: init becomes its root.
     pub new_user_namespace: bool,
+    /// The parent has something to do first: write id maps, or hear from the joiner who init is.
+    pub wait_for_welcome: bool,
     /// The caller has no CAP_SYS_PTRACE with which to enter (`exec`) what waits for `start`.
     pub caller_is_no_root: bool,
     /// Init lives in a user namespace, new or joined: devices are bound, not made.

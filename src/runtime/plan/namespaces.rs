@@ -45,6 +45,7 @@ pub fn draw(linux: &Linux, ask: &Ask, parent: &mut ParentPlan, init: &mut InitPl
             true => CloneRoute::Joiner,
             false => CloneRoute::Direct,
         };
+    init.wait_for_welcome = init.new_user_namespace || parent.clone.route == CloneRoute::Joiner;
     if init.new_user_namespace {
         parent.uid_map = id_map(linux.uid_mappings());
         parent.gid_map = id_map(linux.gid_mappings());
@@ -294,8 +295,13 @@ mod tests {
             // The parent enters it around the clone.
             ("user pid=/p", CloneRoute::Direct),
         ] {
-            let (parent, _) = plan(namespaces(asked), &ask());
+            let (parent, init) = plan(namespaces(asked), &ask());
             assert_eq!(parent.clone.route, route, "{asked}");
+            // What it makes says nothing before the parent knows it.
+            assert!(
+                route == CloneRoute::Direct || init.wait_for_welcome,
+                "{asked}"
+            );
         }
     }
 

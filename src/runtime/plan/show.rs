@@ -170,8 +170,8 @@ fn init(plan: &InitPlan, out: &mut Lines) {
     if plan.wait_for_cgroup {
         out.act("wait for the cgroup");
     }
-    if plan.new_user_namespace {
-        out.act("wait for id maps");
+    if plan.wait_for_welcome {
+        out.act("wait for the parent's welcome");
     }
     if plan.in_user_namespace {
         out.act("become root of the user namespace");
