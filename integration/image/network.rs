@@ -17,6 +17,7 @@ tests! {
     a_taken_port_names_its_holder ["busybox", "nft", "ip", "python3"],
     a_killed_container_leaves_nothing ["busybox", "nft", "ip", "curl"],
     networks_are_made_shown_and_removed ["busybox", "nft", "ip"],
+    a_place_that_others_took_while_the_bridge_was_gone_is_left_to_them ["busybox", "nft", "ip"],
     a_running_container_changes_networks ["busybox", "nft", "ip", "curl"],
     addresses_are_chosen_and_refused ["busybox", "nft", "ip"],
     networks_are_shared_or_not_there ["busybox", "nft", "ip"],
@@ -609,6 +610,34 @@ fn networks_are_made_shown_and_removed(place: &Place) -> Result<()> {
     ensure!(net.ok(&["network", "prune"])? == "seven\n");
     let links = net.host.sh("ip -o link; nft list ruleset")?;
     ensure!(!links.contains("sc0") && !links.contains("sc1"), "{links}");
+    Ok(())
+}
+
+/// As after a boot, or `prune`: the host has something else by that name and at those addresses by then.
+fn a_place_that_others_took_while_the_bridge_was_gone_is_left_to_them(place: &Place) -> Result<()> {
+    let net = Net::new(place)?;
+    net.ok(&["network", "create", "own"])?;
+    let address = || {
+        net.ok(&[
+            "run", "--rm", "busybox", "ip", "-4", "-o", "addr", "show", "eth0",
+        ])
+    };
+    ensure!(address()?.contains(" 10.89.4."), "the first");
+    net.ok(&["system", "prune", "-f"])?;
+    net.host.sh(
+        "ip link add sc1 type bridge; ip link set sc1 alias 'of someone'; ip addr add 10.89.4.1/22 dev sc1
+         ip link set sc1 up",
+    )?;
+    ensure!(
+        address()?.contains(" 10.89.0."),
+        "its own is gone, so that is free"
+    );
+    ensure!(
+        net.host
+            .sh("ip -o addr show dev sc1")?
+            .contains("10.89.4.1/22")
+    );
+    ensure!(address()?.contains(" 10.89.0."), "it stays there");
     Ok(())
 }
 

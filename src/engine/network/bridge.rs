@@ -25,31 +25,44 @@ fn alias(home: &Home, network: &Definition) -> String {
     format!("sc {} {}", home.root.display(), &network.id[..12])
 }
 
+/// One that is not complete. Of one that has no alias nobody but the killed process that made it knows.
+fn is_begun(link: &link::Link, alias: &str) -> bool {
+    link.alias.is_empty() || link.alias.strip_suffix(BEGUN) == Some(alias)
+}
+
+const BEGUN: &str = " begun";
+
 /// A network that is up: its bridge with its address, its rules.
 pub struct Bridge {
     pub network: Definition,
     index: u32,
 }
 
-/// Makes a network. Other roots of containers choose a bridge and a subnet too: only one at a time, and the next sees
-/// the bridge.
-pub fn create(claims: &Claims, wish: Wish) -> Result<Definition> {
+/// Other roots of containers choose a bridge and a subnet too: only one at a time, and the next sees the bridge.
+fn lock_host() -> Result<Namespace> {
     let host = Namespace::open("/proc/thread-self/ns/net")?;
     file::lock(host.fd()).context("the lock of this network namespace")?;
+    Ok(host)
+}
+
+/// Makes a network.
+pub fn create(claims: &Claims, wish: Wish) -> Result<Definition> {
+    let _host = lock_host()?;
     let route = Route::open()?;
     let network = definition::create(claims.home, &route, wish)?;
     // An ordinary user's is made where its first container comes to be.
     if geteuid().is_root() {
-        make(&route, &network)?;
+        make(claims.home, &route, &network)?;
     }
     Ok(network)
 }
 
 /// The bridge with its first address; its index.
-fn make(route: &Route, network: &Definition) -> Result<u32> {
+fn make(home: &Home, route: &Route, network: &Definition) -> Result<u32> {
     let name = &network.device;
     link::make_bridge(route, name, address::parse_mac(&mac(network))?)?;
     let link = link::find(route, name)?.context("the bridge is gone")?;
+    link::set_alias(route, link.index, &(alias(home, network) + BEGUN))?;
     link::add_address(route, link.index, network.gateway, network.subnet.prefix())?;
     link::set_up(route, link.index)?;
     Ok(link.index)
@@ -76,31 +89,40 @@ pub fn definition(claims: &Claims, name: &str) -> Result<Definition> {
 pub fn bring_up(
     claims: &Claims,
     route: &Route,
-    network: Definition,
+    mut network: Definition,
     notes: &mut Vec<String>,
 ) -> Result<Bridge> {
-    let name = &network.device;
-    let context = || format!("the bridge {name} of the network {}", network.name);
     let alias = alias(claims.home, &network);
-    let there = link::find(route, name).with_context(context)?;
-    let index = match &there {
-        Some(link) => link.index,
-        None => make(route, &network).with_context(context)?,
-    };
     // The alias comes last: a bridge that has it is complete.
-    if there.as_ref().is_none_or(|link| link.alias != alias) {
-        let foreign = there.filter(|link| !link.alias.is_empty());
-        if let Some(link) = foreign {
-            bail!(
-                "{}: the device {name} is there already, of {:?}: `sc network rm {}` and make it again",
-                context(),
-                link.alias,
-                network.name
-            );
+    let complete = link::find(route, &network.device)?.filter(|link| link.alias == alias);
+    let index = match complete {
+        Some(link) => link.index,
+        None => {
+            let _host = lock_host()?;
+            let there = link::find(route, &network.device)?;
+            let begun = there.filter(|link| is_begun(link, &alias));
+            if begun.is_none() {
+                let note;
+                (network, note) = definition::find_place(claims.home, route, network)?;
+                notes.extend(note);
+            }
+            let finish = || -> Result<u32> {
+                let index = match begun {
+                    Some(link) => link.index,
+                    None => make(claims.home, route, &network)?,
+                };
+                configure(&network, route, index)?;
+                link::set_alias(route, index, &alias)?;
+                Ok(index)
+            };
+            finish().with_context(|| {
+                format!(
+                    "the bridge {} of the network {}",
+                    network.device, network.name
+                )
+            })?
         }
-        configure(&network, route, index).with_context(context)?;
-        link::set_alias(route, index, &alias).with_context(context)?;
-    }
+    };
     sweep(claims, &network, &link::ports(route, index)?)?;
     let loaded = rules::is_loaded(&network)?;
     if !loaded {
@@ -397,7 +419,8 @@ fn prepare(with_ipv6: bool) {
 /// Removes all of a network from this host that its definition does not say.
 pub fn take_down(claims: &Claims, route: &Route, network: &Definition) -> Result<()> {
     let link = link::find(route, &network.device)?;
-    if link.is_some_and(|link| link.alias == alias(claims.home, network) || link.alias.is_empty()) {
+    let alias = alias(claims.home, network);
+    if link.is_some_and(|link| link.alias == alias || is_begun(&link, &alias)) {
         link::delete(route, &network.device)?;
         // As root in a place without nft there cannot have been rules.
         match rules::drop_table(network) {

@@ -118,6 +118,85 @@ pub fn create(home: &Home, route: &Route, wish: Wish) -> Result<Definition> {
     Ok(network)
 }
 
+/// A network whose bridge is not there comes up anew, and others may have taken its place meanwhile: the bridge gets
+/// another name, and the default network, of which nobody chose the addresses, another subnet. What changed is told.
+/// The caller holds the locks.
+pub fn find_place(
+    home: &Home,
+    route: &Route,
+    network: Definition,
+) -> Result<(Definition, Option<String>)> {
+    let mut others = list(home)?;
+    others.retain(|other| other.name != network.name);
+    let (found, note) = place(&network, &others, &link::routed(route)?, |name| {
+        Ok(link::find(route, name)?.is_some())
+    })?;
+    if found != network {
+        save(home, &found)?;
+    }
+    Ok((found, note))
+}
+
+fn place(
+    network: &Definition,
+    others: &[Definition],
+    routed: &[Subnet],
+    is_device: impl Fn(&str) -> Result<bool>,
+) -> Result<(Definition, Option<String>)> {
+    let mut found = network.clone();
+    if is_device(&network.device)? {
+        found.device = free_device(others, is_device)?;
+    }
+    let subnet = network.subnet;
+    // A wider route than its own takes nothing from it.
+    let elsewhere = routed
+        .iter()
+        .find(|other| other.overlaps(&subnet) && other.prefix() >= subnet.prefix());
+    let Some(elsewhere) = elsewhere else {
+        return Ok((found, None));
+    };
+    ensure!(
+        network.name == DEFAULT,
+        "network {}: this host reaches {elsewhere} elsewhere by now: `sc network rm {0}` and make it again with another --subnet",
+        network.name
+    );
+    let own: Vec<Subnet> = others.iter().map(|other| other.subnet).collect();
+    found.subnet = free_subnet(|wanted| {
+        let mut taken = own.iter().chain(routed);
+        !taken.any(|other| other.overlaps(wanted))
+    })?;
+    found.gateway = found.subnet.host(1);
+    found.gateway6 = found.subnet6.map(|subnet6| subnet6.host(1));
+    let note = format!(
+        "network {}: this host reaches {elsewhere} elsewhere by now: it has {} from now on",
+        network.name, found.subnet
+    );
+    Ok((found, Some(note)))
+}
+
+/// As many addresses as a bridge can have ports (BR_MAX_PORTS of linux/if_bridge.h: 1024).
+fn free_subnet(is_free: impl Fn(&Subnet) -> bool) -> Result<Subnet> {
+    (89..=95u8)
+        .flat_map(|second| {
+            (0..=255)
+                .step_by(4)
+                .map(move |third| [10, second, third, 0])
+        })
+        .filter_map(|address| Subnet::around(address.into(), 22).ok())
+        .find(is_free)
+        .context("no free subnet from 10.89.0.0 to 10.95.255.255: choose one with --subnet")
+}
+
+fn free_device(others: &[Definition], is_device: impl Fn(&str) -> Result<bool>) -> Result<String> {
+    for number in 0..1000 {
+        let name = format!("sc{number}");
+        if !others.iter().any(|other| other.device == name) && !is_device(&name)? {
+            return Ok(name);
+        }
+    }
+    bail!("a thousand bridges are there: `sc network prune` removes what is unused")
+}
+
 /// The definition of a wish, among what there is.
 fn plan(
     wish: Wish,
@@ -152,16 +231,7 @@ fn plan(
             );
             subnet
         }
-        // As many addresses as a bridge can have ports (BR_MAX_PORTS of linux/if_bridge.h: 1024).
-        None => (89..=95u8)
-            .flat_map(|second| {
-                (0..=255)
-                    .step_by(4)
-                    .map(move |third| [10, second, third, 0])
-            })
-            .filter_map(|address| Subnet::around(address.into(), 22).ok())
-            .find(|subnet| check(subnet).is_ok())
-            .context("no free subnet from 10.89.0.0 to 10.95.255.255: choose one with --subnet")?,
+        None => free_subnet(|subnet| check(subnet).is_ok())?,
     };
     check(&subnet)?;
     let gateway = wish.gateway.map_or(subnet.host(1), IpAddr::from);
@@ -188,19 +258,10 @@ fn plan(
         (None, true) => Some(ula()?),
         (None, false) => None,
     };
-    let mut device = None;
-    for number in 0..1000 {
-        let name = format!("sc{number}");
-        if !others.iter().any(|other| other.device == name) && !is_device(&name)? {
-            device = Some(name);
-            break;
-        }
-    }
     Ok(Definition {
         id: random.iter().map(|byte| format!("{byte:02x}")).collect(),
         created: clock::now_nanos(),
-        device: device
-            .context("a thousand bridges are there: `sc network prune` removes what is unused")?,
+        device: free_device(others, is_device)?,
         gateway,
         gateway6: subnet6.map(|subnet6| subnet6.host(subnet.host_of(gateway))),
         subnet,
@@ -277,6 +338,41 @@ mod tests {
             ("10.89.8.0/22", "sc2")
         );
         assert_eq!(second.subnet6, None);
+    }
+
+    #[test]
+    fn a_network_whose_place_was_taken_finds_another() {
+        let default = Definition {
+            name: DEFAULT.to_owned(),
+            ..Definition::of_tests()
+        };
+        for (routed, devices, device, subnet) in [
+            (&["10.0.0.0/8"][..], &[][..], "sc0", "10.89.0.0/22"),
+            (&["10.89.4.0/22"], &["sc0", "sc1"], "sc2", "10.89.0.0/22"),
+            (&["10.89.0.0/22"], &["sc0"], "sc1", "10.89.4.0/22"),
+            (
+                &["10.89.1.0/24", "10.89.4.0/22"],
+                &[],
+                "sc0",
+                "10.89.8.0/22",
+            ),
+        ] {
+            let routed: Vec<Subnet> = routed.iter().map(|text| text.parse().unwrap()).collect();
+            let (found, note) =
+                place(&default, &[], &routed, |name| Ok(devices.contains(&name))).unwrap();
+            assert_eq!(
+                (found.device.as_str(), found.subnet.to_string().as_str()),
+                (device, subnet)
+            );
+            assert_eq!(note.is_some(), found.subnet != default.subnet);
+            assert!(found.subnet.contains(found.gateway) && found.subnet6 == default.subnet6);
+        }
+        let routed = ["10.89.0.0/24".parse().unwrap()];
+        let error = place(&Definition::of_tests(), &[], &routed, |_| Ok(false)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "network test: this host reaches 10.89.0.0/24 elsewhere by now: `sc network rm test` and make it again with another --subnet"
+        );
     }
 
     #[test]
