@@ -475,7 +475,10 @@ fn a_killed_save_leaves_nothing_for_ever(t: &Place) -> Result<()> {
             child.kill()?;
             child.wait()?;
             if format == "docker-archive" {
-                assert_eq!(names()?, ["a.tar"], "killed at step {step}");
+                // Between its two names, it has one that the next save takes over.
+                let mut names = names()?;
+                names.retain(|name| name != ".a.tar.sc-save");
+                assert_eq!(names, ["a.tar"], "killed at step {step}");
                 let size = fs::metadata(t.path(to))?.len();
                 ensure!(size == 3 || size > 4_000_000, "half of it: {size}");
             } else {
