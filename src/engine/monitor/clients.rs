@@ -111,6 +111,10 @@ impl Clients {
     pub fn tell(&mut self, message: &ToClient) {
         let packet = message.packet();
         let output = matches!(message, ToClient::Out(_) | ToClient::Err(_));
+        if !output {
+            // Who has come a moment ago may wait for this very word. (Out of descriptors: as in `hear`.)
+            let _ = self.accept();
+        }
         for client in self.all.iter_mut().filter(|one| !(one.quiet && output)) {
             client.waiting.push_back(packet.clone());
         }

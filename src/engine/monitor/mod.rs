@@ -754,8 +754,6 @@ impl Monitor {
         self.network.end();
         self.mounted = None;
         let _ = fs::remove_file("attach");
-        // Who came last hears the last word too.
-        let _ = self.clients.accept();
         if self.record.remove && !self.record.removing {
             // What cannot be removed stays to be looked at.
             let gone = self.home.remove(&self.id);
