@@ -126,9 +126,18 @@ impl Claims<'_> {
     pub fn lock(home: &Home) -> Result<Claims<'_>> {
         let dir = state(home);
         DirBuilder::new().mode(0o700).recursive(true).create(&dir)?;
-        let lock = File::open(&dir)?;
+        let claims = Claims::lock_if_there(home)?;
+        claims.with_context(|| format!("{} was removed", dir.display()))
+    }
+
+    /// `None`: there are none, nor a place for them.
+    pub fn lock_if_there(home: &Home) -> Result<Option<Claims<'_>>> {
+        let lock = match File::open(state(home)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
         file::lock(lock.as_fd())?;
-        Ok(Claims { home, _lock: lock })
+        Ok(Some(Claims { home, _lock: lock }))
     }
 
     fn dir(&self, network: &str) -> PathBuf {

@@ -82,7 +82,7 @@ pub fn serve(home: &Home, name: &str) -> Result<u8> {
     tcp.set_nonblocking(true)?;
     let links = netlink::watch_links()?;
     {
-        let _claims = Claims::lock(home)?;
+        let _claims = Claims::lock_if_there(home)?;
         if world::is_known(home) && !world::is_enlisted(home)? {
             bail!("its maker was killed: nobody knows where it is");
         }
@@ -184,9 +184,16 @@ impl Server {
 
     /// Claims of containers that are gone, and their ports; with the last one this process ends.
     fn clear_away(&mut self) -> Result<()> {
-        let claims = Claims::lock(&self.home)?;
-        let route = Route::open()?;
         let name = &self.network.name;
+        // Who removed all of it by hand does not want it back.
+        let Some(claims) = Claims::lock_if_there(&self.home)? else {
+            std::process::exit(0);
+        };
+        if definition::load(&self.home, name)?.as_ref() != Some(&self.network) {
+            // It is another one by now, at another bridge: its claims are not ours to judge.
+            std::process::exit(0);
+        }
+        let route = Route::open()?;
         let devices = match link::find(&route, &self.network.device)? {
             Some(bridge) => link::ports(&route, bridge.index)?,
             None => Vec::new(),
@@ -411,7 +418,7 @@ struct Member {
 impl Names {
     /// With the lock: a claim is there before what it is for is told.
     fn of(home: &Home, network: &Definition) -> Result<Names> {
-        let claims = Claims::lock(home)?;
+        let claims = Claims::lock_if_there(home)?.context("the networks are gone")?;
         let mut names = Names {
             by_name: HashMap::new(),
             by_address: HashMap::new(),
