@@ -300,6 +300,16 @@ fn a_mistake_is_told_with_what_to_type(place: &Place) -> Result<()> {
         said == "sc: no such container: nosuch; `sc ps -a` lists them",
         "{said}"
     );
+    // What is not there is what was wanted.
+    ok(
+        place,
+        &["run", "-d", "--name", "there", "busybox", "sleep", "1000"],
+    )?;
+    ensure!(ok(place, &["rm", "-f", "nosuch", "there"])? == "there\n");
+    ok(place, &["rm", "-f", "nosuch"])?;
+    ok(place, &["network", "rm", "-f", "nosuch"])?;
+    let said = refused(place, &["rm", "nosuch"], 1)?;
+    ensure!(said.contains("no such container: nosuch"), "{said}");
     let output = sc(place, &["inspekt"])?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(said.contains("'inspect'"), "{said}");

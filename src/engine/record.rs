@@ -322,17 +322,21 @@ impl Home {
 
     /// The container of that name, id, or beginning of an id that only one has.
     pub fn find(&self, wanted: &str) -> Result<Record> {
-        let missing = || match self.nearest(wanted) {
+        let found = self.seek(wanted)?;
+        found.with_context(|| match self.nearest(wanted) {
             Some(name) => format!("no such container: {wanted}; did you mean {name}?"),
             None => format!("no such container: {wanted}; `sc ps -a` lists them"),
-        };
+        })
+    }
+
+    /// The same; `None`: there is no such container.
+    pub fn seek(&self, wanted: &str) -> Result<Option<Record>> {
         // What is no name cannot be a path either.
-        ensure!(
-            check_name(wanted).is_ok() && !wanted.is_empty() || is_hex(wanted),
-            missing()
-        );
+        if !(is_hex(wanted) || check_name(wanted).is_ok() && !wanted.is_empty()) {
+            return Ok(None);
+        }
         if let Some(record) = self.named(wanted)? {
-            return Ok(record);
+            return Ok(Some(record));
         }
         let mut ids = self.ids()?;
         ids.retain(|id| id.starts_with(wanted));
@@ -341,8 +345,7 @@ impl Home {
             found.extend(self.load(id)?);
         }
         match found.len() {
-            0 => bail!(missing()),
-            1 => Ok(found.remove(0)),
+            0 | 1 => Ok(found.pop()),
             n => bail!("{wanted} is the beginning of {n} ids: type more of it"),
         }
     }

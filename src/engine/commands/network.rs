@@ -36,6 +36,9 @@ enum Verb {
     /// Remove networks that no container uses
     #[command(visible_alias = "remove")]
     Rm {
+        /// Those that are not there are no error
+        #[arg(short, long)]
+        force: bool,
         #[arg(value_name = "NETWORK", required = true)]
         names: Vec<String>,
     },
@@ -125,7 +128,12 @@ impl Network {
         match &self.verb {
             Verb::Create(create) => create.run(&home),
             Verb::Ls(ls) => ls.run(&home),
-            Verb::Rm { names } => super::every(names, |name| remove(&home, name)),
+            Verb::Rm { force, names } => super::every(names, |name| {
+                match *force && definition::seek(&home, name)?.is_none() {
+                    true => Ok(()),
+                    false => remove(&home, name),
+                }
+            }),
             Verb::Inspect { names } => inspect(&home, names),
             Verb::Prune { force: _ } => {
                 for name in prune(&home)? {

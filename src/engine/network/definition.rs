@@ -83,15 +83,20 @@ pub fn load(home: &Home, name: &str) -> Result<Option<Definition>> {
 
 /// By name, id, or the beginning of an id that only one has.
 pub fn find(home: &Home, wanted: &str) -> Result<Definition> {
+    let found = seek(home, wanted)?;
+    found.with_context(|| format!("no such network: {wanted}; `sc network ls` lists them"))
+}
+
+/// The same; `None`: there is no such network.
+pub fn seek(home: &Home, wanted: &str) -> Result<Option<Definition>> {
     check_name(wanted)?;
     if let Some(network) = load(home, wanted)? {
-        return Ok(network);
+        return Ok(Some(network));
     }
     let mut all = list(home)?;
     all.retain(|network| network.id.starts_with(wanted));
     match all.len() {
-        1 => Ok(all.remove(0)),
-        0 => bail!("no such network: {wanted}; `sc network ls` lists them"),
+        0 | 1 => Ok(all.pop()),
         n => bail!("{wanted} is the beginning of {n} ids: type more of it"),
     }
 }
