@@ -5,7 +5,8 @@
 use super::kernel;
 use super::{Context, Result};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -54,6 +55,8 @@ pub struct Machine {
     pub in_guest: bool,
     /// System calls that no call of the runtime has (`SC_WITHOUT=openat2,clone3`).
     pub without: Vec<libc::c_long>,
+    /// What others are not to take for a dead one's.
+    _held: [File; 2],
 }
 
 /// The calls that SC_WITHOUT can name.
@@ -113,6 +116,7 @@ pub fn enter() -> Result<&'static Machine> {
     let pid = std::process::id();
     let base = std::env::temp_dir().join(format!("sc-integration-{pid}"));
     fs::create_dir(&base)?;
+    let dir_held = held(&base).context("a directory of our own")?;
     kernel::mount("sc-integration", &base, "tmpfs", 0, "mode=755")?;
     // Shared, as systemd makes a machine's mounts: what a runtime mounts carelessly shows here.
     kernel::mount("", &base, "", libc::MS_SHARED, "")?;
@@ -121,7 +125,9 @@ pub fn enter() -> Result<&'static Machine> {
 
     forget_the_dead(cgroups);
     let cgroup = format!("/sc-test-{pid}");
-    fs::create_dir(format!("{CGROUPS}{cgroup}"))?;
+    let cgroup_dir = PathBuf::from(format!("{CGROUPS}{cgroup}"));
+    fs::create_dir(&cgroup_dir)?;
+    let cgroup_held = held(&cgroup_dir).context("a cgroup of our own")?;
     let controllers = fs::read_to_string(cgroups.join("cgroup.controllers"))?;
     let machine = Machine {
         runtime,
@@ -131,6 +137,7 @@ pub fn enter() -> Result<&'static Machine> {
         controllers: controllers.split_whitespace().map(String::from).collect(),
         in_guest: std::env::var_os("SC_IN_GUEST").is_some(),
         without: without(&std::env::var("SC_WITHOUT").unwrap_or_default())?,
+        _held: [dir_held, cgroup_held],
     };
     Ok(MACHINE.get_or_init(|| machine))
 }
@@ -154,30 +161,32 @@ fn introduce_ann(base: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Locked as long as this program lives; `None`: another one lives that has it.
+fn held(dir: &Path) -> Option<File> {
+    let dir = File::open(dir).ok()?;
+    let taken = simplecontainer::sys::file::try_lock(dir.as_fd());
+    taken.is_ok_and(|taken| taken).then_some(dir)
+}
+
 /// Directories and cgroups of a test program that was killed: what was in them is gone with it.
 fn forget_the_dead(cgroups: &Path) {
-    for entry in fs::read_dir(std::env::temp_dir())
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(pid) = name.strip_prefix("sc-integration-") else {
-            continue;
-        };
-        if !Path::new("/proc").join(pid).exists() {
-            let _ = fs::remove_dir(entry.path()); // never more than an empty mount point
-        }
+    for path in of_the_dead(&std::env::temp_dir(), "sc-integration-") {
+        let _ = fs::remove_dir(path); // never more than an empty mount point
     }
-    for entry in fs::read_dir(cgroups).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(pid) = name.strip_prefix("sc-test-") else {
-            continue;
-        };
-        if !Path::new("/proc").join(pid).exists() {
-            super::place::remove_cgroups(&entry.path());
-        }
+    for path in of_the_dead(cgroups, "sc-test-") {
+        super::place::remove_cgroups(&path);
     }
+}
+
+/// Named after a process that is not there, nor in another pid namespace.
+fn of_the_dead(dir: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let is_dead = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let pid = name.strip_prefix(prefix);
+        pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) && held(path).is_some()
+    };
+    entries.map(|entry| entry.path()).filter(is_dead).collect()
 }
 
 /// The root file system that every test gets a copy of links of: busybox and the probe.

@@ -190,7 +190,8 @@ impl Server {
             std::process::exit(0);
         };
         if definition::load(&self.home, name)?.as_ref() != Some(&self.network) {
-            // It is another one by now, at another bridge: its claims are not ours to judge.
+            // It is gone, or another one by now, at another bridge: its claims are not ours to judge.
+            world::leave(&claims)?;
             std::process::exit(0);
         }
         let route = Route::open()?;
