@@ -1,8 +1,10 @@
 //! Commands that meet on one container: one wins, each loser is told so, and nothing is left.
 
-use crate::harness::{Container, Need, Outcome, Place, Result, machine};
+use crate::harness::{Container, Need, Outcome, Place, Result, kernel, machine};
+use std::os::fd::AsFd;
 use std::panic::resume_unwind;
 use std::thread;
+use std::time::Duration;
 
 tests! {
     of_two_starts_one_wins [Need::Beyond("runc", "in 1.1.5 the loser may wait at the fifo for ever")],
@@ -14,6 +16,7 @@ tests! {
     kill_during_delete_is_told_or_in_time,
     state_and_list_during_create_and_delete_never_show_half_a_container
         [Need::Beyond("runc", "1.1.5 reads what is half there"), Need::Beyond("crun", "1.8 reads what is half there")],
+    being_stopped_and_continued_changes_nothing,
     twenty_containers_at_once,
     fifty_containers_are_controlled_at_once [Need::Beyond("crun", "1.8 gives exec into a paused container another status")],
 }
@@ -246,6 +249,28 @@ fn update(c: &Container) -> Result<()> {
     }
     c.place.call(["update", "--pids-limit", "33", &c.id])?.ok();
     assert_eq!(c.cgroup_file("pids.max")?, "33");
+    Ok(())
+}
+
+/// Ctrl-Z and fg, a debugger, a frozen cgroup: the kernel interrupts calls for it, some of which then fail.
+fn being_stopped_and_continued_changes_nothing(t: &Place) -> Result<()> {
+    for _ in 0..rounds() {
+        let id = t.fresh_id();
+        let bundle = t.bundle().args(&["true"]);
+        bundle.write(t, &id)?;
+        let dir = bundle.dir.display().to_string();
+        let create = t.runtime(["create", "--bundle", &dir, &id]).spawn()?;
+        let pid = create.pid();
+        let pidfd = kernel::pidfd_open(pid)?;
+        while !kernel::ended_within(pidfd.as_fd(), Duration::ZERO)? {
+            kernel::kill(pid, libc::SIGSTOP)?;
+            thread::sleep(Duration::from_micros(50));
+            kernel::kill(pid, libc::SIGCONT)?;
+            thread::sleep(Duration::from_micros(150));
+        }
+        create.wait()?.ok();
+        t.call(["delete", "--force", &id])?.ok();
+    }
     Ok(())
 }
 

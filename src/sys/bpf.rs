@@ -22,6 +22,9 @@ const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
 
+/// Of loading a program: more would be a storm of signals.
+const MOST_TRIES: u32 = 100;
+
 /// Programs of ancestors and of other owners stay in force beside this one, and each must allow.
 pub const BPF_F_ALLOW_MULTI: u32 = 2;
 
@@ -65,7 +68,15 @@ fn load(code: &[u64], log: &mut [u8]) -> Result<OwnedFd> {
             code.len()
         )
     };
-    let fd = bpf(BPF_PROG_LOAD, &mut attr, args)?;
+    let mut tries = 0;
+    let fd = loop {
+        match bpf(BPF_PROG_LOAD, &mut attr, args) {
+            // The verifier stops for a signal (bpf_check in kernel/bpf/verifier.c), also for one that only stops
+            // and continues this process.
+            Err(e) if e.errno == Errno::EAGAIN && tries < MOST_TRIES => tries += 1,
+            loaded => break loaded?,
+        }
+    };
     // SAFETY: BPF_PROG_LOAD gives a new descriptor, close-on-exec, that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
