@@ -19,6 +19,7 @@ tests! {
     run_detached_returns_while_the_process_runs,
     run_keep_leaves_a_stopped_container [Need::Beyond("crun", "1.8 has no --keep")],
     run_forwards_signals_to_the_process,
+    a_caller_that_ignores_the_end_of_children_is_served [Need::Beyond("crun", "1.8 cannot wait for its hooks then")],
     create_does_not_run_the_process,
     a_created_container_can_be_killed_without_start,
     bundle_defaults_to_the_current_directory,
@@ -184,6 +185,34 @@ fn run_forwards_signals_to_the_process(t: &Place) -> Result<()> {
     }
     kernel::kill(run.pid(), libc::SIGTERM)?;
     assert_eq!(run.wait()?.status, 3);
+    Ok(())
+}
+
+/// Some daemons ignore SIGCHLD, and what they execute inherits that (execve(2)): children that end are
+/// gone at once then, and nobody is told.
+fn a_caller_that_ignores_the_end_of_children_is_served(t: &Place) -> Result<()> {
+    let file = t.path("hooks");
+    let bundle = ["createRuntime", "poststop"]
+        .iter()
+        .fold(t.bundle(), |bundle, kind| bundle.hook(kind, kind, &file, 0))
+        .sh("grep SigIgn /proc/self/status; exit 7");
+    let id = t.fresh_id();
+    bundle.write(t, &id)?;
+    let runtime = machine().runtime.display().to_string();
+    let (root, dir) = (
+        t.root.display().to_string(),
+        bundle.dir.display().to_string(),
+    );
+    // Not `timeout` inside: it takes the signal back.
+    let script = r#"trap '' CHLD; exec "$@""#;
+    let words = [
+        "60", "sh", "-c", script, "sh", &runtime, "--root", &root, "run", "--bundle", &dir, &id,
+    ];
+    let out = t.host("timeout", words)?;
+    assert_eq!(out.status, 7, "{out:?}");
+    assert_eq!(out.stdout.trim(), "SigIgn:\t0000000000000000");
+    assert_eq!(fs::read_to_string(&file)?.lines().count(), 2);
+    t.nothing_is_left();
     Ok(())
 }
 
