@@ -34,6 +34,7 @@ tests! {
     list_of_nothing_is_null_in_json,
     the_pid_file_holds_digits_and_nothing_else,
     the_pid_file_of_run_is_that_of_the_process,
+    a_pid_file_that_cannot_be_written_leaves_nothing_of_itself [Need::Beyond("runc", "1.1.5 leaves the half that it wrote"), Need::Beyond("crun", "1.8 writes it in place")],
     strange_but_legal_ids_work [Need::Beyond("crun", "1.8 runs an id that begins with a dot or a dash otherwise")],
     illegal_ids_are_refused [Need::Beyond("crun", "1.8 takes spaces and colons, and `delete --force ..` empties the directory above")],
     an_existing_id_is_refused_and_unharmed,
@@ -438,6 +439,27 @@ fn list_of_nothing_is_null_in_json(t: &Place) -> Result<()> {
     };
     assert_eq!(t.call(["list", "--format", "json"])?.text(), empty);
     assert_eq!(t.call(["list", "--quiet"])?.text(), "");
+    Ok(())
+}
+
+fn a_pid_file_that_cannot_be_written_leaves_nothing_of_itself(t: &Place) -> Result<()> {
+    let full = t.path("full");
+    fs::create_dir(&full)?;
+    let path = full.display().to_string();
+    t.host("mount", ["-t", "tmpfs", "-o", "size=4k", "tmpfs", &path])?
+        .ok();
+    fs::write(full.join("filler"), [b'x'; 4096])?;
+    let (id, bundle) = (t.fresh_id(), t.bundle().args(&["true"]));
+    bundle.write(t, &id)?;
+    let (dir, file) = (bundle.dir.display().to_string(), format!("{path}/pid"));
+    let out = t.call(["create", "--bundle", &dir, "--pid-file", &file, &id])?;
+    let left: Vec<_> = fs::read_dir(&full)?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<Result<_>>()?;
+    t.host("umount", [&path])?.ok();
+    out.fails(&["--pid-file", "No space left"]);
+    assert_eq!(left, ["filler"]);
+    t.nothing_is_left();
     Ok(())
 }
 
