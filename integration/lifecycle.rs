@@ -31,6 +31,7 @@ tests! {
     list_shows_a_table [Need::Beyond("crun", "1.8 names the columns otherwise")],
     list_shows_json,
     list_quiet_shows_ids_only,
+    a_container_whose_status_cannot_be_told_hides_no_other [Need::Beyond("runc", "its record is another"), Need::Beyond("crun", "its record is another")],
     list_of_nothing_is_null_in_json,
     the_pid_file_holds_digits_and_nothing_else,
     the_pid_file_of_run_is_that_of_the_process,
@@ -428,6 +429,21 @@ fn list_quiet_shows_ids_only(t: &Place) -> Result<()> {
     for flag in ["--quiet", "-q"] {
         assert_eq!(t.call(["list", flag])?.text(), ids.join("\n"));
     }
+    Ok(())
+}
+
+fn a_container_whose_status_cannot_be_told_hides_no_other(t: &Place) -> Result<()> {
+    let (good, bad) = (t.sleeper()?, t.sleeper()?);
+    let file = t.root.join(&bad.id).join("state.json");
+    let record = fs::read_to_string(&file)?;
+    let mut broken: Value = serde_json::from_str(&record)?;
+    broken["cgroup"] = json!("/proc");
+    fs::write(&file, broken.to_string())?;
+    let out = t.call(["list"])?.ok();
+    assert!(out.stdout.contains(&good.id), "{out:?}");
+    let warned = format!("status of container {}: /proc is no cgroup", bad.id);
+    assert!(out.stderr.contains(&warned), "{out:?}");
+    fs::write(&file, record)?;
     Ok(())
 }
 
