@@ -381,6 +381,20 @@ impl Place {
         }
     }
 
+    /// Removes what a `delete` that was killed after the record had not come to.
+    fn empty(&self) -> Result<()> {
+        let wanted = || format!("clear {}", self.path.display());
+        for entry in std::fs::read_dir(&self.path).with_context(wanted)? {
+            let entry = entry.with_context(wanted)?;
+            match entry.file_type().with_context(wanted)?.is_dir() {
+                true => std::fs::remove_dir_all(entry.path()),
+                false => std::fs::remove_file(entry.path()),
+            }
+            .with_context(wanted)?;
+        }
+        Ok(())
+    }
+
     /// Gives the name back. The record goes last: whoever dies here leaves something to find.
     pub fn remove(mut self) -> Result<()> {
         for name in [EXEC_FIFO, EXEC_ERR, CONFIG, STATE] {
@@ -460,6 +474,7 @@ impl Claim {
         if place.try_lock()? != Hold::Taken || place.record()?.is_some() {
             return Err(exists());
         }
+        place.empty()?;
         Ok(Self::of(place))
     }
 
@@ -998,6 +1013,19 @@ mod tests {
         std::fs::create_dir_all(root.0.join("web")).unwrap();
         let claim = Claim::new(&root.0, "web").unwrap();
         claim.save(&creating()).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_delete_left_is_cleared_away() {
+        let root = Root::new("leftover");
+        std::fs::create_dir_all(root.0.join("web").join(notify::DIRECTORY)).unwrap();
+        std::fs::write(root.0.join("web").join(notify::DIRECTORY).join("x"), "").unwrap();
+        std::fs::write(root.0.join("web").join(STATE_NEW), "half").unwrap();
+        let claim = Claim::new(&root.0, "web").unwrap();
+        claim.save(&creating()).unwrap();
+        claim.make_notify_directory().unwrap();
+        let left = std::fs::read_dir(root.0.join("web").join(notify::DIRECTORY)).unwrap();
+        assert_eq!(left.count(), 0);
     }
 
     #[test]
