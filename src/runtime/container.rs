@@ -768,8 +768,20 @@ impl Container {
         self.still_there()?;
         match signal {
             libc::SIGKILL => cgroup.kill(),
-            _ => cgroup.signal_all(signal),
+            _ => self.signal_each(cgroup, signal),
         }
+    }
+
+    /// The processes are frozen meanwhile only with the lock: what `pause` has frozen would else be
+    /// thawed here.
+    fn signal_each(&self, cgroup: &Cgroup, signal: i32) -> Result<()> {
+        let mine = !self.place.locked && file::try_lock(self.dir())?;
+        let done = cgroup.signal_all(signal, mine || self.place.locked);
+        if mine {
+            // An open descriptor is not refused.
+            let _ = file::unlock(self.dir());
+        }
+        done
     }
 
     /// Sends a signal to init; false when it has ended.
