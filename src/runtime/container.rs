@@ -830,6 +830,11 @@ impl Container {
         cgroup.map_or(Ok(()), Cgroup::remove)
     }
 
+    /// Was its maker killed while it made it?
+    pub fn is_orphan(&self) -> bool {
+        self.orphan
+    }
+
     /// Can processes be left in its cgroup after init has ended?
     pub fn may_leave_processes(&self) -> bool {
         self.orphan || !self.record.pid_namespace
