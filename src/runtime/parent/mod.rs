@@ -384,10 +384,16 @@ impl Effects {
     fn serve(&mut self, plan: &Plan, end: &ParentEnd) -> Result<Option<OwnedFd>> {
         let mut master = None;
         let mut due = Due::default();
+        // Until the joiner has told of init, who waits for us.
+        let mut joiner = match plan.parent.clone.route {
+            CloneRoute::Direct => None,
+            CloneRoute::Joiner => Some(self.init()?.1.try_clone()?),
+        };
         while !due.is_over() {
-            match end.hear()? {
+            match end.hear_beside(joiner.as_ref().or(due.courier.as_ref()))? {
                 Some(FromInit::Child { pidfd }) => {
                     self.adopt(pidfd)?;
+                    joiner = None;
                     self.welcome(plan, end)?;
                 }
                 Some(FromInit::Trees(which)) => {
