@@ -22,6 +22,8 @@ tests! {
     a_call_refused_to_init_makes_create_fail_cleanly_or_succeed [GO, CRUN],
     a_call_refused_to_the_runtime_makes_create_fail_cleanly_or_succeed [GO, CRUN],
     all_of_it_holds_with_id_mapped_mounts [GO, CRUN],
+    a_user_without_a_cgroup_has_nothing_left_of_a_killed_create [GO, CRUN],
+    a_helper_killed_while_namespaces_are_joined_makes_create_fail_cleanly [GO, CRUN],
     all_of_it_holds_in_a_scope_of_systemd [Need::Systemd, GO, CRUN],
     an_init_killed_between_create_and_start_is_stopped,
     a_killed_run_leaves_a_container_that_delete_force_removes,
@@ -68,6 +70,15 @@ fn attempt(
     let mapped = t.path("mapped");
     let bundle = match mapped.exists() {
         true => bundle.mount(id_mapped(&mapped)),
+        false => bundle,
+    };
+    let joined = t.path("joined");
+    let bundle = match joined.exists() {
+        true => bundle.join("user", &fs::read_link(&joined)?),
+        false => bundle,
+    };
+    let bundle = match t.path("cgroupless").exists() {
+        true => bundle.rootless()?,
         false => bundle,
     };
     let (options, bundle) = match t.path("scoped").exists() {
@@ -153,6 +164,34 @@ fn all_of_it_holds_with_id_mapped_mounts(t: &Place) -> Result<()> {
     init_killed_at_any_of_its_calls_makes_create_fail_cleanly(t)?;
     a_call_refused_to_init_makes_create_fail_cleanly_or_succeed(t)?;
     a_call_refused_to_the_runtime_makes_create_fail_cleanly_or_succeed(t)
+}
+
+/// No cgroup tells which processes are the container's: its record must.
+fn a_user_without_a_cgroup_has_nothing_left_of_a_killed_create(t: &Place) -> Result<()> {
+    fs::create_dir(t.path("cgroupless"))?;
+    t.be_ann(false)?;
+    the_runtime_killed_at_any_call_of_create_leaves_what_delete_force_removes(t)
+}
+
+/// A process that joins makes init, and can die between that and its word about it: init waits then.
+fn a_helper_killed_while_namespaces_are_joined_makes_create_fail_cleanly(t: &Place) -> Result<()> {
+    let other = t.create(&t.bundle().user_namespace()?.args(&["sleep", "1000"]))?;
+    std::os::unix::fs::symlink(format!("/proc/{}/ns/user", other.pid), t.path("joined"))?;
+    // All that the joiner does, and not only a sample of it: its calls are few and come first.
+    for nth in 1..60 {
+        let a = attempt(t, Victim::Children, nth, Deed::Kill, any)?;
+        assert!(a.happened, "{}", a.place);
+        match a.status {
+            // It had said its word, and was about to end.
+            0 => drop(t.call(["delete", "--force", &a.id])?.ok()),
+            1 => assert!(!a.stderr.contains("panicked"), "{}: {}", a.place, a.stderr),
+            status => panic!("{}: status {status}: {}", a.place, a.stderr),
+        }
+        assert_eq!(t.recorded(), [other.id.as_str()], "{}", a.place);
+    }
+    other.end()?;
+    t.nothing_is_left();
+    Ok(())
 }
 
 fn all_of_it_holds_in_a_scope_of_systemd(t: &Place) -> Result<()> {

@@ -19,6 +19,7 @@ tests! {
     run_detached_returns_while_the_process_runs,
     run_keep_leaves_a_stopped_container [Need::Beyond("crun", "1.8 has no --keep")],
     run_forwards_signals_to_the_process,
+    a_caller_that_ignores_the_end_of_children_is_served [Need::Beyond("crun", "1.8 cannot wait for its hooks then")],
     create_does_not_run_the_process,
     a_created_container_can_be_killed_without_start,
     bundle_defaults_to_the_current_directory,
@@ -30,9 +31,11 @@ tests! {
     list_shows_a_table [Need::Beyond("crun", "1.8 names the columns otherwise")],
     list_shows_json,
     list_quiet_shows_ids_only,
+    a_container_whose_status_cannot_be_told_hides_no_other [Need::Beyond("runc", "its record is another"), Need::Beyond("crun", "its record is another")],
     list_of_nothing_is_null_in_json,
     the_pid_file_holds_digits_and_nothing_else,
     the_pid_file_of_run_is_that_of_the_process,
+    a_pid_file_that_cannot_be_written_leaves_nothing_of_itself [Need::Beyond("runc", "1.1.5 leaves the half that it wrote"), Need::Beyond("crun", "1.8 writes it in place")],
     strange_but_legal_ids_work [Need::Beyond("crun", "1.8 runs an id that begins with a dot or a dash otherwise")],
     illegal_ids_are_refused [Need::Beyond("crun", "1.8 takes spaces and colons, and `delete --force ..` empties the directory above")],
     an_existing_id_is_refused_and_unharmed,
@@ -184,6 +187,34 @@ fn run_forwards_signals_to_the_process(t: &Place) -> Result<()> {
     }
     kernel::kill(run.pid(), libc::SIGTERM)?;
     assert_eq!(run.wait()?.status, 3);
+    Ok(())
+}
+
+/// Some daemons ignore SIGCHLD, and what they execute inherits that (execve(2)): children that end are
+/// gone at once then, and nobody is told.
+fn a_caller_that_ignores_the_end_of_children_is_served(t: &Place) -> Result<()> {
+    let file = t.path("hooks");
+    let bundle = ["createRuntime", "poststop"]
+        .iter()
+        .fold(t.bundle(), |bundle, kind| bundle.hook(kind, kind, &file, 0))
+        .sh("grep SigIgn /proc/self/status; exit 7");
+    let id = t.fresh_id();
+    bundle.write(t, &id)?;
+    let runtime = machine().runtime.display().to_string();
+    let (root, dir) = (
+        t.root.display().to_string(),
+        bundle.dir.display().to_string(),
+    );
+    // Not `timeout` inside: it takes the signal back.
+    let script = r#"trap '' CHLD; exec "$@""#;
+    let words = [
+        "60", "sh", "-c", script, "sh", &runtime, "--root", &root, "run", "--bundle", &dir, &id,
+    ];
+    let out = t.host("timeout", words)?;
+    assert_eq!(out.status, 7, "{out:?}");
+    assert_eq!(out.stdout.trim(), "SigIgn:\t0000000000000000");
+    assert_eq!(fs::read_to_string(&file)?.lines().count(), 2);
+    t.nothing_is_left();
     Ok(())
 }
 
@@ -401,6 +432,21 @@ fn list_quiet_shows_ids_only(t: &Place) -> Result<()> {
     Ok(())
 }
 
+fn a_container_whose_status_cannot_be_told_hides_no_other(t: &Place) -> Result<()> {
+    let (good, bad) = (t.sleeper()?, t.sleeper()?);
+    let file = t.root.join(&bad.id).join("state.json");
+    let record = fs::read_to_string(&file)?;
+    let mut broken: Value = serde_json::from_str(&record)?;
+    broken["cgroup"] = json!("/proc");
+    fs::write(&file, broken.to_string())?;
+    let out = t.call(["list"])?.ok();
+    assert!(out.stdout.contains(&good.id), "{out:?}");
+    let warned = format!("status of container {}: /proc is no cgroup", bad.id);
+    assert!(out.stderr.contains(&warned), "{out:?}");
+    fs::write(&file, record)?;
+    Ok(())
+}
+
 fn list_of_nothing_is_null_in_json(t: &Place) -> Result<()> {
     let empty = if machine().is("crun") {
         "[\n\n]"
@@ -409,6 +455,27 @@ fn list_of_nothing_is_null_in_json(t: &Place) -> Result<()> {
     };
     assert_eq!(t.call(["list", "--format", "json"])?.text(), empty);
     assert_eq!(t.call(["list", "--quiet"])?.text(), "");
+    Ok(())
+}
+
+fn a_pid_file_that_cannot_be_written_leaves_nothing_of_itself(t: &Place) -> Result<()> {
+    let full = t.path("full");
+    fs::create_dir(&full)?;
+    let path = full.display().to_string();
+    t.host("mount", ["-t", "tmpfs", "-o", "size=4k", "tmpfs", &path])?
+        .ok();
+    fs::write(full.join("filler"), [b'x'; 4096])?;
+    let (id, bundle) = (t.fresh_id(), t.bundle().args(&["true"]));
+    bundle.write(t, &id)?;
+    let (dir, file) = (bundle.dir.display().to_string(), format!("{path}/pid"));
+    let out = t.call(["create", "--bundle", &dir, "--pid-file", &file, &id])?;
+    let left: Vec<_> = fs::read_dir(&full)?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<Result<_>>()?;
+    t.host("umount", [&path])?.ok();
+    out.fails(&["--pid-file", "No space left"]);
+    assert_eq!(left, ["filler"]);
+    t.nothing_is_left();
     Ok(())
 }
 

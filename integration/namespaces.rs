@@ -3,7 +3,8 @@
 use crate::harness::place::until;
 use crate::harness::{Bundle, Context, Need, Place, Result, Value, ensure, json, machine};
 use std::fs;
-use std::path::PathBuf;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 
 const OLD: [Need; 2] = [
     Need::Beyond("runc", "1.1.5 lacks it"),
@@ -25,6 +26,7 @@ tests! {
     the_root_of_a_user_namespace_may_do_what_its_capabilities_say,
     several_ranges_are_mapped,
     a_user_namespace_without_maps_is_an_error [OLD[1]],
+    a_pid_namespace_that_has_ended_holds_no_hook [Need::Beyond("runc", "1.1.5 runs no hooks then"), Need::Beyond("crun", "1.8 runs no hooks then")],
     a_user_namespace_is_joined_by_its_path [Need::Beyond("runc", "1.1.5 wants the maps again")],
     host_name_and_domain_name_are_set [OLD[0]],
     a_host_name_without_a_uts_namespace_is_an_error [OLD[1]],
@@ -273,6 +275,22 @@ fn a_user_namespace_is_joined_by_its_path(t: &Place) -> Result<()> {
     );
     assert_eq!(words(&seen["uid_map"]), ["0", "100000", "65536"]);
     other.end()
+}
+
+/// No process can be made in it (pid_namespaces(7)): poststop hooks are none of its processes.
+fn a_pid_namespace_that_has_ended_holds_no_hook(t: &Place) -> Result<()> {
+    let other = t.sleeper()?;
+    let ended = fs::File::open(format!("/proc/{}/ns/pid", other.pid))?;
+    other.end()?;
+    let path = format!("/proc/{}/fd/{}", std::process::id(), ended.as_raw_fd());
+    let file = t.path("poststop");
+    let bundle = t.bundle().args(&["true"]).join("pid", Path::new(&path));
+    let bundle = bundle.hook("poststop", "poststop", &file, 0);
+    t.create_fails(&bundle, &["make the container's first process", "clone3"]);
+    let seen: Value = serde_json::from_str(&fs::read_to_string(&file)?)?;
+    let own = fs::read_link("/proc/self/ns/pid")?.display().to_string();
+    assert_eq!(seen["ns"]["pid"], own);
+    Ok(())
 }
 
 fn host_name_and_domain_name_are_set(t: &Place) -> Result<()> {

@@ -21,6 +21,7 @@ tests! {
     a_user_without_powers_is_heard [CRUN, RUNC],
     a_manager_with_an_abstract_address_is_told [CRUN, RUNC],
     a_manager_that_is_not_there_is_named [CRUN, Need::Beyond("runc", "1.1.5 goes on without")],
+    a_start_that_did_not_reach_the_manager_can_be_repeated [CRUN, Need::Beyond("runc", "1.1.5 goes on without")],
     without_a_manager_nothing_is_shown,
 }
 
@@ -77,6 +78,24 @@ fn start_returns_when_the_program_is_ready(t: &Place) -> Result<()> {
 }
 
 fn starts_when_ready(t: &Place, bundle: &Bundle) -> Result<()> {
+    starts_when_ready_after(t, bundle, |_| Ok(()))
+}
+
+fn a_start_that_did_not_reach_the_manager_can_be_repeated(t: &Place) -> Result<()> {
+    starts_when_ready_after(t, &service(t), |c| {
+        let start = t.runtime(["start", &c.id]).env("NOTIFY_SOCKET", "/nowhere");
+        start
+            .run()?
+            .fails(&["NOTIFY_SOCKET=/nowhere", "No such file"]);
+        Ok(())
+    })
+}
+
+fn starts_when_ready_after(
+    t: &Place,
+    bundle: &Bundle,
+    before: impl FnOnce(&crate::harness::Container) -> Result<()>,
+) -> Result<()> {
     let manager = Manager::new(t)?;
     let id = t.fresh_id();
     bundle.write(t, &id)?;
@@ -84,6 +103,7 @@ fn starts_when_ready(t: &Place, bundle: &Bundle) -> Result<()> {
     let create = t.runtime(["create", "--bundle", &dir, &id]);
     let create = create.env("NOTIFY_SOCKET", t.path("manager"));
     let c = crate::harness::Container::from_call(t, id, create)?;
+    before(&c)?;
     let started = std::thread::scope(|scope| {
         let heard = scope.spawn(|| manager.hears());
         let start = t.runtime(["start", &c.id]);

@@ -14,6 +14,7 @@ tests! {
     delete_force_during_start_leaves_nothing [Need::Beyond("crun", "1.8 leaves the cgroup")],
     of_two_deletes_one_wins_or_both_agree,
     kill_during_delete_is_told_or_in_time,
+    a_pause_outlives_a_kill_of_all [Need::Beyond("runc", "1.1.5 has no lock"), Need::Beyond("crun", "1.8 has no lock")],
     state_and_list_during_create_and_delete_never_show_half_a_container
         [Need::Beyond("runc", "1.1.5 reads what is half there"), Need::Beyond("crun", "1.8 reads what is half there")],
     being_stopped_and_continued_changes_nothing,
@@ -165,6 +166,23 @@ fn kill_during_delete_is_told_or_in_time(t: &Place) -> Result<()> {
         t.call(["delete", "--force", &c.id])?.ok();
         t.nothing_is_left();
     }
+    Ok(())
+}
+
+/// Which freezes all that it signals for a moment, and thaws them.
+fn a_pause_outlives_a_kill_of_all(t: &Place) -> Result<()> {
+    let c = t.sleeper()?;
+    let kill: &[&str] = &["kill", "--all", &c.id, "CONT"];
+    for _ in 0..rounds() {
+        let outs = at_once(t, &[kill, &["pause", &c.id], kill, kill])?;
+        // The others may be told that it is paused, or not running: never what is not so.
+        if outs[1].status == 0 {
+            assert_eq!(c.status()?, "paused", "{outs:?}");
+            c.call("resume")?.ok();
+        }
+        assert_eq!(c.status()?, "running", "{outs:?}");
+    }
+    t.call(["delete", "--force", &c.id])?.ok();
     Ok(())
 }
 

@@ -2,6 +2,8 @@
 
 use crate::harness::place::{accept, until};
 use crate::harness::{Bundle, Container, Context, Need, Place, Result, Value, json, kernel};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -13,6 +15,7 @@ tests! {
     the_console_belongs_to_the_user_of_the_process,
     typing_into_the_master_reaches_the_process,
     run_with_a_terminal_uses_the_callers [Need::Beyond("crun", "1.8 does not hand on the size"), Need::Beyond("runc", "1.1.5 sets the size a moment after the process has begun")],
+    what_a_stdout_that_never_waits_cannot_take_at_once_is_not_lost [Need::Beyond("crun", "1.8 loses it"), Need::Beyond("runc", "1.1.5 ends its copying at the first EAGAIN")],
     the_config_of_spec_runs_in_a_terminal_as_it_is [Need::Beyond("crun", "1.8 wants CAP_SYS_RESOURCE for its device rules")],
     a_terminal_without_a_console_socket_is_refused_when_detached,
     a_console_socket_without_a_terminal_is_refused [Need::Beyond("crun", "1.8 ignores it")],
@@ -105,6 +108,44 @@ fn typing_into_the_master_reaches_the_process(t: &Place) -> Result<()> {
     let _ = c.kill("KILL")?; // PID 1 may ignore the interrupt
     c.ended()?;
     c.delete()
+}
+
+/// Whoever shares our stdout may have set O_NONBLOCK, which belongs to what is open and not to who has it.
+fn what_a_stdout_that_never_waits_cannot_take_at_once_is_not_lost(t: &Place) -> Result<()> {
+    const LINES: usize = 40_000;
+    let bundle = with_terminal(t.bundle()).sh(&format!("seq {LINES}"));
+    let id = t.fresh_id();
+    bundle.write(t, &id)?;
+    let (ours, stdout) = nix::unistd::pipe()?;
+    fcntl(
+        &stdout,
+        FcntlArg::F_SETFL(OFlag::O_WRONLY | OFlag::O_NONBLOCK),
+    )?;
+    let writable = stdout.try_clone()?;
+    let call = t.runtime(["run", "--bundle", &bundle.dir.display().to_string(), &id]);
+    let running = call.fd(stdout, 1)?.spawn()?;
+    let life = kernel::pidfd_open(running.pid())?;
+    let mut ours = File::from(ours);
+    let mut text = Vec::new();
+    let mut ended = false;
+    // Each page is taken out only when the pipe is full once more, or nobody fills it.
+    while !ended {
+        until("a full pipe, or the end", || {
+            let mut fds = [PollFd::new(writable.as_fd(), PollFlags::POLLOUT)];
+            ended = kernel::ended_within(life.as_fd(), std::time::Duration::ZERO).unwrap_or(true);
+            ended || poll(&mut fds, PollTimeout::ZERO) == Ok(0)
+        });
+        if !ended {
+            let mut page = [0; 4096];
+            let length = ours.read(&mut page)?;
+            text.extend(&page[..length]);
+        }
+    }
+    drop(writable);
+    ours.read_to_end(&mut text)?;
+    running.wait()?.ok();
+    assert_eq!(text.iter().filter(|byte| **byte == b'\n').count(), LINES);
+    Ok(())
 }
 
 /// A pseudo-terminal of the test's own: master and slave.

@@ -7,6 +7,7 @@ use super::commands::*;
 use super::programs;
 use super::record::Home;
 use super::rootless;
+use crate::sys;
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -209,6 +210,10 @@ impl std::error::Error for WithStatus {}
 
 /// From argv to the exit status.
 pub fn main(mut argv: Vec<OsString>) -> ExitCode {
+    if let Err(e) = sys::process::keep_zombies(true) {
+        eprintln!("sc: {e}");
+        return ExitCode::FAILURE;
+    }
     // Modes are what is said where a file is made.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     if let Some(status) = beside(&argv) {

@@ -6,6 +6,7 @@
 use super::commands::*;
 use super::show::printable;
 use super::store::Store;
+use crate::sys;
 use anyhow::Result;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -102,6 +103,10 @@ impl Verb {
 
 /// From argv to the exit status.
 pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
+    if let Err(e) = sys::process::keep_zombies(true) {
+        eprintln!("sc-image: {e}");
+        return ExitCode::FAILURE;
+    }
     // Modes are what is said where a file is made.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let typed = match Typed::try_parse_from(argv) {

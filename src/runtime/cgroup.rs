@@ -743,29 +743,44 @@ impl Cgroup {
         match write_file(self.dir(), "cgroup.kill", "1") {
             Ok(()) | Err(Errno::ENODEV) => Ok(()),
             // KERNEL(5.14): no cgroup.kill before. EOPNOTSUPP: a threaded cgroup.
-            Err(Errno::ENOENT | Errno::EOPNOTSUPP) => self.signal_all(libc::SIGKILL),
+            Err(Errno::ENOENT | Errno::EOPNOTSUPP) => self.signal_all(libc::SIGKILL, true),
             Err(errno) => bail!("killing cgroup {}: {}", self.path.display(), errno.desc()),
         }
     }
 
-    /// Sends `signal` to every process in it and below. They are frozen meanwhile, so that none
-    /// forks a child that is missed, and no pid is another's by the time it is used.
-    pub fn signal_all(&self, signal: i32) -> Result<()> {
+    /// Sends `signal` to every process in it and below. With `hold` they are frozen meanwhile, so that
+    /// none forks a child that is missed.
+    pub fn signal_all(&self, signal: i32, hold: bool) -> Result<()> {
         let frozen = read_file(self.dir(), "cgroup.freeze").is_ok_and(|t| t.trim() == "1");
         // A process that will not freeze is signalled as it is: better than not at all.
-        let hold = !frozen && self.set_frozen(true).is_ok();
-        let mut first_error = None;
-        for pid in self.pids(true)? {
-            match sys::signal::send(pid, signal) {
-                Err(e) if e.errno != Errno::ESRCH => first_error = first_error.or(Some(e)),
-                _ => {}
-            }
-        }
+        let hold = hold && !frozen && self.set_frozen(true).is_ok();
+        let done = self.signal_each(signal);
         if hold {
             match write_file(self.dir(), "cgroup.freeze", "0") {
                 // Emptied, it may be gone by now: systemd removes what is empty.
                 Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
                 Err(errno) => bail!("thawing cgroup {}: {}", self.path.display(), errno.desc()),
+            }
+        }
+        done
+    }
+
+    fn signal_each(&self, signal: i32) -> Result<()> {
+        let mut processes = vec![];
+        for pid in self.pids(true)? {
+            match sys::pidfd::open(pid) {
+                Ok(process) => processes.push((pid, process)),
+                Err(e) if e.errno == Errno::ESRCH => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        // Before it was opened, a number may have become another process's, which is not listed here.
+        let listed = self.pids(true)?;
+        let mut first_error = None;
+        for (_, process) in processes.iter().filter(|(pid, _)| listed.contains(pid)) {
+            match sys::pidfd::send_signal(process.as_fd(), signal) {
+                Err(e) if e.errno != Errno::ESRCH => first_error = first_error.or(Some(e)),
+                _ => {}
             }
         }
         match first_error {

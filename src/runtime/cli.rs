@@ -188,6 +188,10 @@ impl Verb {
 /// From argv to the exit status: the only place that prints an error.
 pub fn main(argv: impl Iterator<Item = OsString>) -> u8 {
     sys::process::prepare_stdio();
+    if let Err(e) = sys::process::keep_zombies(true) {
+        log::fail(&e.into());
+        return 1;
+    }
     let words: Vec<OsString> = argv.skip(1).collect();
     // Before anything is done that would be done again: sealing executes this program anew. An
     // operand of that name only costs the time.

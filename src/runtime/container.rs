@@ -381,6 +381,20 @@ impl Place {
         }
     }
 
+    /// Removes what a `delete` that was killed after the record had not come to.
+    fn empty(&self) -> Result<()> {
+        let wanted = || format!("clear {}", self.path.display());
+        for entry in std::fs::read_dir(&self.path).with_context(wanted)? {
+            let entry = entry.with_context(wanted)?;
+            match entry.file_type().with_context(wanted)?.is_dir() {
+                true => std::fs::remove_dir_all(entry.path()),
+                false => std::fs::remove_file(entry.path()),
+            }
+            .with_context(wanted)?;
+        }
+        Ok(())
+    }
+
     /// Gives the name back. The record goes last: whoever dies here leaves something to find.
     pub fn remove(mut self) -> Result<()> {
         for name in [EXEC_FIFO, EXEC_ERR, CONFIG, STATE] {
@@ -460,6 +474,7 @@ impl Claim {
         if place.try_lock()? != Hold::Taken || place.record()?.is_some() {
             return Err(exists());
         }
+        place.empty()?;
         Ok(Self::of(place))
     }
 
@@ -753,8 +768,20 @@ impl Container {
         self.still_there()?;
         match signal {
             libc::SIGKILL => cgroup.kill(),
-            _ => cgroup.signal_all(signal),
+            _ => self.signal_each(cgroup, signal),
         }
+    }
+
+    /// The processes are frozen meanwhile only with the lock: what `pause` has frozen would else be
+    /// thawed here.
+    fn signal_each(&self, cgroup: &Cgroup, signal: i32) -> Result<()> {
+        let mine = !self.place.locked && file::try_lock(self.dir())?;
+        let done = cgroup.signal_all(signal, mine || self.place.locked);
+        if mine {
+            // An open descriptor is not refused.
+            let _ = file::unlock(self.dir());
+        }
+        done
     }
 
     /// Sends a signal to init; false when it has ended.
@@ -801,6 +828,11 @@ impl Container {
             systemd::end(unit)?;
         }
         cgroup.map_or(Ok(()), Cgroup::remove)
+    }
+
+    /// Was its maker killed while it made it?
+    pub fn is_orphan(&self) -> bool {
+        self.orphan
     }
 
     /// Can processes be left in its cgroup after init has ended?
@@ -998,6 +1030,19 @@ mod tests {
         std::fs::create_dir_all(root.0.join("web")).unwrap();
         let claim = Claim::new(&root.0, "web").unwrap();
         claim.save(&creating()).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_delete_left_is_cleared_away() {
+        let root = Root::new("leftover");
+        std::fs::create_dir_all(root.0.join("web").join(notify::DIRECTORY)).unwrap();
+        std::fs::write(root.0.join("web").join(notify::DIRECTORY).join("x"), "").unwrap();
+        std::fs::write(root.0.join("web").join(STATE_NEW), "half").unwrap();
+        let claim = Claim::new(&root.0, "web").unwrap();
+        claim.save(&creating()).unwrap();
+        claim.make_notify_directory().unwrap();
+        let left = std::fs::read_dir(root.0.join("web").join(notify::DIRECTORY)).unwrap();
+        assert_eq!(left.count(), 0);
     }
 
     #[test]

@@ -38,6 +38,8 @@ const SIGNAL: u8 = 4;
 /// The specification allows 128 MiB; systemd's messages have some kilobytes.
 const LONGEST: usize = 16 << 20;
 
+const LATE: &str = "it did not answer in time";
+
 /// A connection to a bus or a peer.
 #[derive(Debug)]
 pub struct Bus {
@@ -108,6 +110,7 @@ impl Bus {
     pub fn connect(address: &SocketAddr, patience: Duration) -> Result<Bus> {
         let stream = UnixStream::connect_addr(address)?;
         stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         let mut bus = Bus {
             stream,
             outgoing: b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n".to_vec(),
@@ -165,6 +168,7 @@ impl Bus {
             match nix::sys::socket::send(fd, &self.outgoing[sent..], MsgFlags::MSG_NOSIGNAL) {
                 Ok(n) => sent += n,
                 Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => bail!(LATE),
                 Err(errno) => {
                     return Err(errno)
                         .call("send", || fd.to_string())
@@ -178,8 +182,7 @@ impl Bus {
 
     fn receive(&mut self) -> Result<()> {
         let mut buffer = [0; 4096];
-        let late = "it did not answer in time";
-        ensure!(Instant::now() < self.deadline, late);
+        ensure!(Instant::now() < self.deadline, LATE);
         loop {
             match self.stream.read(&mut buffer) {
                 Ok(0) => bail!("it closed the connection"),
@@ -189,7 +192,7 @@ impl Bus {
                 }
                 Err(error) => match error.kind() {
                     std::io::ErrorKind::Interrupted => {}
-                    std::io::ErrorKind::WouldBlock => bail!(late),
+                    std::io::ErrorKind::WouldBlock => bail!(LATE),
                     _ => return Err(error).context("reading its answer"),
                 },
             }

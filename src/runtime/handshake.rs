@@ -29,8 +29,10 @@
 //! At any time init may say `Failed { why }` and end. End of file before `Ready` means that it died.
 //! The socket keeps message boundaries (SOCK_SEQPACKET); a message is one tag byte and its payload.
 
-use crate::sys;
+use crate::sys::{self, Call};
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -126,6 +128,34 @@ impl ParentEnd {
     /// Why init cannot have the next tree it asked for, nor the rest.
     pub fn refuse_tree(&self, why: &str) -> Result<()> {
         Ok(sys::socket::send(self.0.as_fd(), &failed(why), None)?)
+    }
+
+    /// As [`hear`](Self::hear), while `helper` has its own word to say here, for which init waits: an
+    /// error when that has died without it. The socket would not tell, as init has it too.
+    pub fn hear_beside(&self, helper: Option<&OwnedFd>) -> Result<Option<FromInit>> {
+        if let Some(helper) = helper {
+            let ended = self.wait_beside(helper)?;
+            // It may have spoken between the look at the socket and that at itself.
+            if ended && !sys::socket::is_readable(self.as_fd())? {
+                bail!("a process that helps to make the container was killed (want of memory?)");
+            }
+        }
+        self.hear()
+    }
+
+    /// Whether it was not a message that came first, but the end of `helper`.
+    fn wait_beside(&self, helper: &OwnedFd) -> Result<bool> {
+        loop {
+            let mut both = [
+                PollFd::new(self.as_fd(), PollFlags::POLLIN),
+                PollFd::new(helper.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut both, PollTimeout::NONE) {
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno).call("poll", String::new).map_err(Into::into),
+                Ok(_) => return Ok(!both[0].any().unwrap_or(false)),
+            }
+        }
     }
 
     /// The next message; `None` when init has closed its end: it executed, or died.
@@ -297,6 +327,30 @@ mod tests {
         init.next_tree().unwrap();
         init.wait_for(FromParent::Go).unwrap();
         init.wait_for(FromParent::Start).unwrap();
+    }
+
+    #[test]
+    fn a_helper_that_dies_without_its_word_is_noticed() {
+        let (parent, init) = pair().unwrap();
+        let mut helper = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let life = sys::pidfd::open(helper.id() as i32).unwrap();
+        init.tell(&FromInit::Ready).unwrap();
+        let heard = |helper| parent.hear_beside(Some(helper));
+        assert!(matches!(heard(&life).unwrap(), Some(FromInit::Ready)));
+        // What it said before its end counts.
+        init.tell(&FromInit::Hooks).unwrap();
+        helper.kill().unwrap();
+        helper.wait().unwrap();
+        assert!(matches!(heard(&life).unwrap(), Some(FromInit::Hooks)));
+        assert_eq!(
+            heard(&life).unwrap_err().to_string(),
+            "a process that helps to make the container was killed (want of memory?)"
+        );
+        drop(init);
+        assert!(heard(&life).unwrap().is_none());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -45,6 +46,11 @@ impl Proxy {
     pub fn new(dir: BorrowedFd, manager: &OsString) -> Result<Proxy> {
         // The way through the descriptor is short: an address has no room for a long one (unix(7)).
         let place = format!("/proc/self/fd/{}/{DIRECTORY}/{SOCKET}", dir.as_raw_fd());
+        // Of a `start` that failed or was killed; the lock is ours.
+        match std::fs::remove_file(&place) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).context(place),
+            _ => {}
+        }
         let inside = UnixDatagram::bind(&place).with_context(|| {
             format!("NOTIFY_SOCKET: make the container's socket {DIRECTORY}/{SOCKET}")
         })?;

@@ -246,7 +246,8 @@ pub fn copy_descriptor(number: RawFd) -> Result<OwnedFd> {
 }
 
 /// Whether a child that has ended waits for wait4(2), as is usual, or is gone at once (sigaction(2),
-/// SA_NOCLDWAIT). Exec makes it usual again.
+/// SA_NOCLDWAIT). Exec makes it usual again, but not where SIGCHLD is ignored: every program of ours
+/// begins with this, as its caller may do that.
 pub fn keep_zombies(keep: bool) -> Result<()> {
     use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
     let flags = match keep {

@@ -1,6 +1,7 @@
 //! Unix sockets that carry descriptors (unix(7), SCM_RIGHTS).
 
 use super::error::{Call, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
 };
@@ -111,6 +112,14 @@ pub fn receive(socket: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Option<O
         }
         return Ok((message.bytes, fd));
     }
+}
+
+/// Is there a message, or the end, so that [`receive`] would not wait?
+pub fn is_readable(socket: BorrowedFd) -> Result<bool> {
+    let mut fds = [PollFd::new(socket, PollFlags::POLLIN)];
+    let ready =
+        poll(&mut fds, PollTimeout::ZERO).call("poll", || socket.as_raw_fd().to_string())?;
+    Ok(ready > 0)
 }
 
 /// A socket at `path` that takes connections which keep message boundaries; asking it never blocks.

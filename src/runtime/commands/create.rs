@@ -148,10 +148,12 @@ fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
     let temporary = path.with_file_name(hidden);
-    File::create(&temporary)?.write_all(pid.to_string().as_bytes())?;
-    std::fs::rename(&temporary, path).inspect_err(|_| {
-        // The rename's error is the one to report.
-        let _ = std::fs::remove_file(&temporary);
-    })?;
+    File::create(&temporary)?
+        .write_all(pid.to_string().as_bytes())
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .inspect_err(|_| {
+            // What failed is told; this only tidies up.
+            let _ = std::fs::remove_file(&temporary);
+        })?;
     Ok(())
 }

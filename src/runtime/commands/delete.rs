@@ -36,6 +36,8 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
     match ask(act, container.status()?, id) {
         Answer::No(why) => bail!(why),
         Answer::KillFirst => container.put_an_end()?,
+        // Its maker may have been killed when init needed it no more.
+        Answer::Go if container.is_orphan() => container.put_an_end()?,
         Answer::Go => {}
     }
     clear(container)

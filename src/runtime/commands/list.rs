@@ -23,7 +23,15 @@ pub fn list(global: &Global, format: ListFormat, quiet: bool) -> Result<()> {
     let mut states = Vec::new();
     for container in &containers {
         let owner = container.record.owner;
-        let mut state = State::of(&container.record, container.status()?);
+        let status = match container.status() {
+            Ok(status) => status,
+            // It must not hide the others.
+            Err(e) => {
+                log::warn(format!("status of container {}: {e:#}", container.id()));
+                continue;
+            }
+        };
+        let mut state = State::of(&container.record, status);
         state.owner = users
             .entry(owner)
             .or_insert_with(|| user_name(owner))

@@ -67,7 +67,7 @@ pub fn enter(order: &Order) -> Result<Entered> {
     let mut master = None;
     let mut due = Due::default();
     let failed = loop {
-        match end.hear() {
+        match end.hear_beside(due.courier.as_ref()) {
             Ok(Some(FromInit::Console(fd))) => master = Some(fd),
             // Only with a seccomp agent: the listener is gone with exec.
             Ok(Some(FromInit::Courier(courier))) => due.courier = Some(courier),

@@ -207,6 +207,12 @@ impl Relay {
                     match nix::unistd::write(stdout, rest) {
                         Ok(n) => rest = &rest[n..],
                         Err(Errno::EINTR) => {}
+                        // Somebody else has made it so that it does not wait (fcntl(2): it is the
+                        // terminal's, not ours). A failure shows at the next write.
+                        Err(Errno::EAGAIN) => drop(poll(
+                            &mut [PollFd::new(stdout, PollFlags::POLLOUT)],
+                            PollTimeout::NONE,
+                        )),
                         // Nobody reads it: the container goes on without an audience.
                         Err(_) => break,
                     }

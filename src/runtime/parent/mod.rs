@@ -15,7 +15,7 @@ pub mod terminal;
 pub mod trees;
 
 use crate::runtime::cgroup::Cgroup;
-use crate::runtime::container::{Claim, Phase, Record};
+use crate::runtime::container::{Claim, Phase, Record, start_time};
 use crate::runtime::handshake::{self, FromInit, FromParent, ParentEnd};
 use crate::runtime::hooks;
 use crate::runtime::init;
@@ -308,6 +308,13 @@ impl Effects {
     /// What init must have from the parent, as soon as there is an init.
     fn welcome(&mut self, plan: &Plan, end: &ParentEnd) -> Result<()> {
         self.place(plan, end)?;
+        if self.cgroup.is_none() {
+            // Else there were nothing to find it by, if we died when it needs us no more.
+            let (pid, _) = self.init()?;
+            self.record.pid = pid.as_raw();
+            self.record.start_time = start_time(pid.as_raw())?;
+            self.claim.save(&self.record)?;
+        }
         // Before init hides from us, which an ordinary user could not write to then.
         if let Some(score) = plan.parent.oom_score_adj {
             let (pid, _) = self.init()?;
@@ -377,10 +384,16 @@ impl Effects {
     fn serve(&mut self, plan: &Plan, end: &ParentEnd) -> Result<Option<OwnedFd>> {
         let mut master = None;
         let mut due = Due::default();
+        // Until the joiner has told of init, who waits for us.
+        let mut joiner = match plan.parent.clone.route {
+            CloneRoute::Direct => None,
+            CloneRoute::Joiner => Some(self.init()?.1.try_clone()?),
+        };
         while !due.is_over() {
-            match end.hear()? {
+            match end.hear_beside(joiner.as_ref().or(due.courier.as_ref()))? {
                 Some(FromInit::Child { pidfd }) => {
                     self.adopt(pidfd)?;
+                    joiner = None;
                     self.welcome(plan, end)?;
                 }
                 Some(FromInit::Trees(which)) => {
@@ -479,7 +492,7 @@ impl Effects {
 /// From here on others may enter the container: not while init still has the host's files before it.
 fn record_made(claim: &Claim, record: &mut Record, pid: Pid) -> Result<()> {
     record.pid = pid.as_raw();
-    record.start_time = crate::runtime::pid::start_time(pid.as_raw())?;
+    record.start_time = start_time(pid.as_raw())?;
     record.phase = Phase::Created;
     claim.save(record)
 }
