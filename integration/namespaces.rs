@@ -37,6 +37,7 @@ tests! {
     loopback_is_up_in_a_new_network_namespace,
     a_joined_network_namespace_is_left_as_it_is [Need::Program("ip")],
     a_network_device_is_moved_in_and_renamed [Need::Program("ip"), OLD[0], OLD[1]],
+    a_network_device_comes_back_from_a_container_that_fails [Need::Program("ip"), OLD[0], OLD[1]],
     a_missing_network_device_is_an_error [OLD[0], OLD[1]],
     the_memory_policy_is_set [OLD[0], OLD[1], Need::Path("/proc/self/numa_maps")],
     system_v_queues_are_separate,
@@ -424,6 +425,31 @@ fn with_link(t: &Place, name: &str) -> Result<Bundle> {
         .ok();
     Ok(t.bundle()
         .set("/linux/netDevices", json!({ name: { "name": "eth7" } })))
+}
+
+/// Not destroyed with the namespace that it was moved to.
+fn a_network_device_comes_back_from_a_container_that_fails(t: &Place) -> Result<()> {
+    let name = format!("scb{}", t.next_number() + std::process::id() % 100_000);
+    let bundle = with_link(t, &name)?;
+    t.create_fails(&bundle.clone().args(&["/no/such/program"]), &["/no/such"]);
+    let (id, bundle) = (t.fresh_id(), bundle.args(&["true"]));
+    bundle.write(t, &id)?;
+    let dir = bundle.dir.display().to_string();
+    let create = t.call([
+        "create",
+        "--bundle",
+        &dir,
+        "--pid-file",
+        "/no/such/file",
+        &id,
+    ]);
+    let shown = t.host("ip", ["-o", "addr", "show", "dev", &name]);
+    let _ = t.host("ip", ["link", "del", &name]); // gone, if it was lost
+    create?.fails(&["--pid-file"]);
+    let shown = shown?.text();
+    assert!(shown.contains("10.99.7.1/24"), "{shown}");
+    t.nothing_is_left();
+    Ok(())
 }
 
 fn a_network_device_is_moved_in_and_renamed(t: &Place) -> Result<()> {

@@ -21,6 +21,7 @@ use crate::runtime::hooks;
 use crate::runtime::init;
 use crate::runtime::log;
 use crate::runtime::parent::listener::Due;
+use crate::runtime::parent::netdev::Moved;
 use crate::runtime::plan::{CloneRoute, Plan, Rlimit};
 use crate::runtime::state::State;
 use crate::runtime::systemd::{self, Systemd};
@@ -68,6 +69,7 @@ pub struct Made {
     pub master: Option<OwnedFd>,
     end: ParentEnd,
     told: bool,
+    devices: Option<Moved>,
 }
 
 /// Makes the container, or leaves nothing behind.
@@ -81,6 +83,7 @@ pub fn make(order: Order) -> Result<Made> {
                 record,
                 init: Some((pid, pidfd)),
                 cgroup,
+                devices,
                 ..
             } = made
             else {
@@ -95,6 +98,7 @@ pub fn make(order: Order) -> Result<Made> {
                 master,
                 end,
                 told,
+                devices,
             })
         }
         Err(e) => {
@@ -113,6 +117,7 @@ impl Made {
             init: Some((self.pid, self.pidfd)),
             cgroup: self.cgroup,
             systemd: None,
+            devices: self.devices,
         }
         .undo(plan);
     }
@@ -157,6 +162,7 @@ struct Effects {
     cgroup: Option<Cgroup>,
     /// The conversation in which the unit is made.
     systemd: Option<Systemd>,
+    devices: Option<Moved>,
 }
 
 impl Effects {
@@ -167,6 +173,7 @@ impl Effects {
             init: None,
             cgroup: None,
             systemd: None,
+            devices: None,
         }
     }
 
@@ -364,7 +371,7 @@ impl Effects {
     }
 
     /// What the parent does while init mounts.
-    fn furnish(&self, plan: &Plan) -> Result<()> {
+    fn furnish(&mut self, plan: &Plan) -> Result<()> {
         let (pid, _) = self.init()?;
         if let Some(cgroup) = &self.cgroup {
             cgroup.apply(&plan.parent.cgroup)?;
@@ -374,8 +381,8 @@ impl Effects {
             let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
             let namespace = nix::fcntl::open(path.as_str(), flags, Mode::empty())
                 .call("open", || format!("{path:?}"))?;
-            netdev::move_into(namespace.as_fd(), &plan.parent.net_devices)
-                .context("linux.netDevices")?;
+            let moved = netdev::move_into(namespace, &plan.parent.net_devices);
+            self.devices = Some(moved.context("linux.netDevices")?);
         }
         Ok(())
     }
@@ -475,6 +482,9 @@ impl Effects {
         if let Some((pid, pidfd)) = self.init.take() {
             let _ = sys::pidfd::send_signal(pidfd.as_fd(), libc::SIGKILL);
             let _ = nix::sys::wait::waitpid(pid, Some(WaitPidFlag::__WALL));
+        }
+        if let Some(Err(e)) = self.devices.take().map(Moved::undo) {
+            log::warn(format!("linux.netDevices: take back: {e:#}"));
         }
         if let Some(cgroup) = self.cgroup.take() {
             if let Some(unit) = &self.record.unit {

@@ -3,8 +3,8 @@
 //!
 //! A move takes a device down and its addresses from it; the device's other properties travel with
 //! it. So its permanent global addresses are noted before and given back inside, and it is set up
-//! there. Everything that can be checked is checked for all devices before the first one is moved:
-//! a virtual device that is in the namespace of a container that failed is destroyed with it.
+//! there. Everything that can be checked is checked for all devices before the first one is moved, and
+//! they come back from a container that could not be made: a virtual device ends with its namespace.
 //! What is configured inside later, and what becomes of the devices in the end, is not our business.
 
 use crate::runtime::plan::NetDevice;
@@ -24,36 +24,67 @@ const ADDRESS: usize = 8;
 ///
 /// # Errors
 /// Names the device. Those already moved have been moved back.
-pub fn move_into(netns: BorrowedFd, devices: &[NetDevice]) -> Result<()> {
-    if devices.is_empty() {
-        return Ok(());
-    }
+pub fn move_into(netns: OwnedFd, devices: &[NetDevice]) -> Result<Moved> {
     let host = own_namespace()?;
-    let outside = Side {
-        route: Route::open()?,
-        namespace: host.as_fd(),
-    };
-    let inside = Side {
-        route: open_within(netns, host.as_fd())?,
-        namespace: netns,
-    };
+    let (outside, inside) = sides(host.as_fd(), netns.as_fd())?;
     let journeys = check(&outside, &inside, devices)?;
     let mut moved = Vec::new();
-    for journey in &journeys {
+    for journey in journeys {
         match journey.carry(&outside, &inside, true) {
             Ok(name) => moved.push((journey, name)),
             Err(e) => {
+                let (from, to) = (journey.from.clone(), journey.to.clone());
                 // It may be inside, but not yet have all that it should.
-                moved.push((journey, journey.to.clone()));
-                for (journey, name) in moved.into_iter().rev() {
-                    // The first error is the one to report.
-                    let _ = journey.back(name).carry(&inside, &outside, journey.was_up);
-                }
-                return Err(e.context(journey.from.clone()));
+                moved.push((journey, to));
+                // The first error is the one to report.
+                let _ = carry_home(&outside, &inside, moved);
+                return Err(e.context(from));
             }
         }
     }
-    Ok(())
+    Ok(Moved {
+        namespace: netns,
+        devices: moved,
+    })
+}
+
+/// Devices that are in the container's network namespace, which is held until they can stay there.
+pub struct Moved {
+    namespace: OwnedFd,
+    /// How each came, and its name there.
+    devices: Vec<(Journey, String)>,
+}
+
+impl Moved {
+    /// Takes them back: a virtual one would end with a container that failed. An error names the first
+    /// that could not be taken.
+    pub fn undo(self) -> Result<()> {
+        let host = own_namespace()?;
+        let (outside, inside) = sides(host.as_fd(), self.namespace.as_fd())?;
+        carry_home(&outside, &inside, self.devices)
+    }
+}
+
+/// Last first. Where one cannot be, the others are.
+fn carry_home(outside: &Side, inside: &Side, moved: Vec<(Journey, String)>) -> Result<()> {
+    let mut done = Ok(());
+    for (journey, name) in moved.into_iter().rev() {
+        let home = journey.back(name).carry(inside, outside, journey.was_up);
+        done = done.and(home.map(drop).context(journey.from));
+    }
+    done
+}
+
+fn sides<'a>(host: BorrowedFd<'a>, netns: BorrowedFd<'a>) -> Result<(Side<'a>, Side<'a>)> {
+    let outside = Side {
+        route: Route::open()?,
+        namespace: host,
+    };
+    let inside = Side {
+        route: open_within(netns, host)?,
+        namespace: netns,
+    };
+    Ok((outside, inside))
 }
 
 /// A network namespace, and a socket to talk about it.
@@ -378,7 +409,9 @@ mod tests {
     }
 
     fn moved(host: &OwnedFd, inside: &OwnedFd, devices: &[NetDevice]) -> Result<()> {
-        within(host.as_fd(), || move_into(inside.as_fd(), devices))
+        within(host.as_fd(), || {
+            move_into(inside.try_clone().unwrap(), devices).map(drop)
+        })
     }
 
     fn names(namespace: &OwnedFd) -> Vec<String> {
