@@ -19,6 +19,7 @@
 mod harness;
 mod bad_input;
 mod cgroups;
+mod checkpoint;
 mod cli_contract;
 mod control;
 mod crash;
@@ -56,6 +57,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("cli_contract", cli_contract::TESTS),
     ("process", process::TESTS),
     ("terminal", terminal::TESTS),
+    ("checkpoint", checkpoint::TESTS),
     ("mounts", mounts::TESTS),
     ("idmap", idmap::TESTS),
     ("devices", devices::TESTS),

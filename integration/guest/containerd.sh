@@ -57,6 +57,18 @@ detached_task_is_killed_and_deleted() {
     same "containers" "" "$(ctr container list -q)"
 }
 
+checkpointed_container_goes_on() {
+    command -v criu >/dev/null || skip "no program criu"
+    run -d "$image" saved sh -c 'i=0; while :; do i=$((i+1)); echo $i >/count; sleep 0.2; done'
+    sleep 3
+    ctr container checkpoint --task saved localhost/saved:latest
+    end saved
+    ctr container restore --live saved localhost/saved:latest
+    same "tasks" saved "$(ctr task list -q)"
+    end saved
+    ctr image rm localhost/saved:latest
+}
+
 nothing_is_left() {
     local id
     for id in $(ctr container list -q); do end "$id"; done # what a failed check has not come to
@@ -76,5 +88,6 @@ check missing_program_is_named
 check limits_are_in_the_kernel
 check systemd_has_the_scope_and_its_limits
 check detached_task_is_killed_and_deleted
+check checkpointed_container_goes_on
 check nothing_is_left
 finish

@@ -61,6 +61,25 @@ killed_container_can_start_again() {
     podman rm --force --time 0 again
 }
 
+checkpointed_container_goes_on() {
+    local count='i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done'
+    command -v criu >/dev/null || skip "no program criu"
+    run -d --name saved --memory 64m "$image" sh -c "$count"
+    eventually is_logged saved "^5$"
+    podman container checkpoint saved
+    same "running" false "$(podman inspect -f '{{.State.Running}}' saved)"
+    podman container restore saved
+    eventually is_logged saved "^20$"
+    same "what it said" "$(seq 20)" "$(podman logs saved | head -n 20)"
+    podman container checkpoint --export /tmp/saved.tar.gz saved
+    podman rm --force --time 0 saved
+    podman container restore --import /tmp/saved.tar.gz --name moved
+    eventually is_logged moved "^40$"
+    same memory.max 67108864 "$(podman exec moved cat /sys/fs/cgroup/memory.max)"
+    podman rm --force --time 0 moved
+    rm /tmp/saved.tar.gz
+}
+
 limits_are_in_the_kernel() {
     local cgroup
     run -d --name limits --memory 64m --memory-swap 96m --memory-reservation 32m --pids-limit 33 --cpus 0.5 \
@@ -191,6 +210,7 @@ check run_has_a_terminal
 check missing_program_is_127_and_a_directory_126
 check detached_container_stops_and_is_removed
 check killed_container_can_start_again
+check checkpointed_container_goes_on
 check limits_are_in_the_kernel
 check limits_are_visible_inside
 check too_much_memory_is_killed

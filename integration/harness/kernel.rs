@@ -275,7 +275,17 @@ pub fn boot_seconds() -> i64 {
 
 /// The IFF_ flags of a network interface of the calling process's namespace.
 pub fn interface_flags(name: &str) -> io::Result<i32> {
-    // SAFETY: an ifreq is plain bytes, the name fits with its terminator, and the ioctl fills one.
+    interface(name, 0)
+}
+
+/// Sets IFF_ flags of it.
+pub fn add_interface_flags(name: &str, flags: i32) -> io::Result<()> {
+    interface(name, flags).map(drop)
+}
+
+/// Its flags, once `add` is among them.
+fn interface(name: &str, add: i32) -> io::Result<i32> {
+    // SAFETY: an ifreq is plain bytes, the name fits with its terminator; one ioctl fills it, the other reads it.
     unsafe {
         let socket =
             check(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0).into())?;
@@ -285,7 +295,13 @@ pub fn interface_flags(name: &str) -> io::Result<i32> {
             *to = from as libc::c_char;
         }
         check(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &mut request).into())?;
-        Ok(i32::from(request.ifr_ifru.ifru_flags))
+        let before = request.ifr_ifru.ifru_flags;
+        let after = before | add as libc::c_short;
+        if after != before {
+            request.ifr_ifru.ifru_flags = after;
+            check(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request).into())?;
+        }
+        Ok(after.into())
     }
 }
 

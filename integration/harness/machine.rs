@@ -31,6 +31,8 @@ pub enum Need {
     Systemd,
     /// A machine without systemd.
     NoSystemd,
+    /// A CRIU that works here, with this feature (`criu check --feature`; empty: none in particular).
+    Criu(&'static str),
     /// A program of the host.
     Program(&'static str),
     /// A kernel feature that shows as a path.
@@ -107,6 +109,8 @@ pub fn enter() -> Result<&'static Machine> {
         .to_string();
 
     kernel::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWNET).context("namespaces of our own")?;
+    // As on every machine: CRIU looks what TCP can do there.
+    kernel::add_interface_flags("lo", libc::IFF_UP)?;
     kernel::mount("", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "")?;
     let cgroups = Path::new(CGROUPS);
     if statfs(cgroups)?.filesystem_type() != CGROUP2_SUPER_MAGIC {
@@ -209,6 +213,37 @@ fn make_image(base: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Why CRIU cannot be used here; asked for once.
+fn criu_lacks(feature: &str) -> Option<String> {
+    static BASIC: OnceLock<Option<String>> = OnceLock::new();
+    let check = |args: &[&str]| {
+        let Some(criu) = program("criu") else {
+            return Some("no program criu".to_owned());
+        };
+        let out = Command::new(criu).arg("check").args(args).output();
+        match out {
+            Ok(out) if out.status.success() => None,
+            Ok(out) => {
+                let said = String::from_utf8_lossy(&out.stderr).into_owned();
+                let first = said
+                    .lines()
+                    .find(|line| line.contains("Error"))
+                    .unwrap_or("");
+                Some(format!(
+                    "{}: {first}",
+                    [&["criu check"], args].concat().join(" ")
+                ))
+            }
+            Err(e) => Some(format!("criu: {e}")),
+        }
+    };
+    let basic = BASIC.get_or_init(|| check(&[])).clone();
+    match feature {
+        "" => basic,
+        _ => basic.or_else(|| check(&["--feature", feature])),
+    }
+}
+
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
     std::env::split_paths(&path)
@@ -241,6 +276,7 @@ impl Machine {
             Need::Systemd => (!booted || program("systemctl").is_none())
                 .then(|| "no systemd runs this machine".to_owned()),
             Need::NoSystemd => booted.then(|| "systemd runs this machine".to_owned()),
+            Need::Criu(feature) => criu_lacks(feature),
             Need::Program(name) => program(name)
                 .is_none()
                 .then(|| format!("no program {name}")),

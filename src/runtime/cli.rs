@@ -6,6 +6,7 @@
 //! that verb is typed: what a start costs is paid by every container.
 
 use crate::runtime::commands;
+use crate::runtime::criu::message::CgroupMode;
 use crate::runtime::duration;
 use crate::runtime::host;
 use crate::runtime::log::{self, Format, Log};
@@ -96,6 +97,50 @@ pub struct UpdateArgs {
     pub options: Vec<(&'static str, String)>,
 }
 
+/// What `checkpoint` and `restore` have CRIU do alike.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CriuArgs {
+    /// Of CRIU's image files. `None`: `checkpoint` in the working directory.
+    pub image_path: Option<PathBuf>,
+    /// Of CRIU's log. `None`: with the image files.
+    pub work_path: Option<PathBuf>,
+    pub tcp_established: bool,
+    pub ext_unix_sk: bool,
+    pub shell_job: bool,
+    pub lazy_pages: bool,
+    pub file_locks: bool,
+    pub auto_dedup: bool,
+    pub cgroup_mode: Option<CgroupMode>,
+    /// The network namespace is made, but nothing in it: others configure it.
+    pub empty_network: bool,
+}
+
+/// `checkpoint`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CheckpointArgs {
+    pub id: String,
+    pub criu: CriuArgs,
+    /// Of an earlier `--pre-dump`, relative to the image path.
+    pub parent_path: Option<PathBuf>,
+    pub leave_running: bool,
+    pub pre_dump: bool,
+    pub tcp_skip_in_flight: bool,
+    pub link_remap: bool,
+    pub status_fd: Option<i32>,
+    /// Address and port.
+    pub page_server: Option<(String, u16)>,
+}
+
+/// `restore`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RestoreArgs {
+    pub run: RunArgs,
+    pub criu: CriuArgs,
+    /// `TYPE:NAME`
+    pub lsm_profile: Option<String>,
+    pub lsm_mount_context: Option<String>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListFormat {
     Table,
@@ -139,6 +184,8 @@ pub enum Verb {
         id: String,
     },
     Update(UpdateArgs),
+    Checkpoint(Box<CheckpointArgs>),
+    Restore(Box<RestoreArgs>),
     Events {
         id: String,
         interval: Duration,
@@ -170,6 +217,7 @@ impl Verb {
         match self {
             Verb::Create(args) => args.systemd_cgroup = true,
             Verb::Run(args) => args.create.systemd_cgroup = true,
+            Verb::Restore(args) => args.run.create.systemd_cgroup = true,
             Verb::Plan { systemd_cgroup, .. } => *systemd_cgroup = true,
             _ => {}
         }
@@ -180,6 +228,7 @@ impl Verb {
         match self {
             Verb::Create(args) => args.rootless = rootless,
             Verb::Run(args) => args.create.rootless = rootless,
+            Verb::Restore(args) => args.run.create.rootless = rootless,
             _ => {}
         }
     }
@@ -388,6 +437,120 @@ const RUN: &[Flag] = &[
         "no-subreaper",
         None,
         "Do not become the parent of the container's orphans",
+    ),
+];
+
+const CRIU: &[Flag] = &[
+    option(
+        "image-path",
+        None,
+        "DIR",
+        "Directory of CRIU's image files [default: ./checkpoint]",
+    ),
+    option(
+        "work-path",
+        None,
+        "DIR",
+        "Directory of CRIU's log [default: that of the image files]",
+    ),
+    flag("tcp-established", None, "Established TCP connections, too"),
+    flag(
+        "ext-unix-sk",
+        None,
+        "Unix sockets that are connected to the outside, too",
+    ),
+    flag(
+        "shell-job",
+        None,
+        "Processes with a terminal of the caller's, too",
+    ),
+    flag(
+        "lazy-pages",
+        None,
+        "Memory follows when it is needed (userfaultfd)",
+    ),
+    flag("file-locks", None, "File locks, too"),
+    option(
+        "manage-cgroups-mode",
+        None,
+        "MODE",
+        "soft, full, strict or ignore [default: soft]",
+    ),
+    many(
+        "empty-ns",
+        None,
+        "NAMESPACE",
+        "Make the namespace (network), but put nothing into it",
+    ),
+    flag(
+        "auto-dedup",
+        None,
+        "Keep each page of memory once, in the newest images",
+    ),
+];
+
+const CHECKPOINT: &[Flag] = &[
+    option(
+        "parent-path",
+        None,
+        "DIR",
+        "Images of an earlier --pre-dump, relative to those to be made",
+    ),
+    flag("leave-running", None, "The container goes on"),
+    flag("pre-dump", None, "Memory alone; the container goes on"),
+    flag(
+        "tcp-skip-in-flight",
+        None,
+        "Without TCP connections that are being made",
+    ),
+    flag("link-remap", None, "Link files that are open but removed"),
+    option(
+        "status-fd",
+        None,
+        "FD",
+        "Descriptor to which CRIU writes a zero byte when it serves lazy pages",
+    ),
+    option(
+        "page-server",
+        None,
+        "ADDRESS:PORT",
+        "Memory goes to this page server",
+    ),
+];
+
+const RESTORE: &[Flag] = &[
+    option(
+        "console-socket",
+        None,
+        "SOCKET",
+        "Send the terminal's master end to this socket",
+    ),
+    option("pid-file", None, "FILE", "Write the process id to FILE"),
+    flag(
+        "detach",
+        Some('d'),
+        "Leave the container running, and return",
+    ),
+    flag(
+        "no-subreaper",
+        None,
+        "Do not become the parent of the container's orphans",
+    ),
+    flag("no-pivot", None, ""),
+    flag("no-new-keyring", None, ""),
+    // containerd gives it; the images themselves say it.
+    option("parent-path", None, "DIR", ""),
+    option(
+        "lsm-profile",
+        None,
+        "TYPE:NAME",
+        "Restore with this profile (apparmor:NAME, selinux:LABEL)",
+    ),
+    option(
+        "lsm-mount-context",
+        None,
+        "CONTEXT",
+        "Mount with this SELinux context",
     ),
 ];
 
@@ -696,6 +859,22 @@ const FORMS: &[Form] = &[
             ),
             flag("stats", None, "Print one line of statistics, and exit"),
         ]],
+        operands: &["ID"],
+        operands_last: false,
+        hidden: false,
+    },
+    Form {
+        verb: "checkpoint",
+        about: "Write a running container to disk, with CRIU",
+        flags: &[CRIU, CHECKPOINT],
+        operands: &["ID"],
+        operands_last: false,
+        hidden: false,
+    },
+    Form {
+        verb: "restore",
+        about: "Run a container again that was written to disk",
+        flags: &[BUNDLE, RESTORE, CRIU],
         operands: &["ID"],
         operands_last: false,
         hidden: false,
@@ -1104,6 +1283,8 @@ impl Options<'_> {
                 interval: self.interval()?,
                 stats: self.has("stats"),
             },
+            "checkpoint" => Verb::Checkpoint(Box::new(self.checkpoint()?)),
+            "restore" => Verb::Restore(Box::new(self.restore()?)),
             "spec" => Verb::Spec {
                 bundle: self.bundle(),
                 rootless: self.has("rootless"),
@@ -1129,6 +1310,90 @@ impl Options<'_> {
             preserve_fds: self.0.get_one("preserve-fds").copied().unwrap_or(0),
             systemd_cgroup: false,
             rootless: None,
+        })
+    }
+
+    fn criu(&self) -> Result<CriuArgs> {
+        let mut empty_network = false;
+        for namespace in self.texts("empty-ns")? {
+            match namespace.as_str() {
+                "network" => empty_network = true,
+                other => bail!("--empty-ns {other}: only the network namespace can be left empty"),
+            }
+        }
+        Ok(CriuArgs {
+            image_path: self.path("image-path"),
+            work_path: self.path("work-path"),
+            tcp_established: self.has("tcp-established"),
+            ext_unix_sk: self.has("ext-unix-sk"),
+            shell_job: self.has("shell-job"),
+            lazy_pages: self.has("lazy-pages"),
+            file_locks: self.has("file-locks"),
+            auto_dedup: self.has("auto-dedup"),
+            cgroup_mode: match self.text("manage-cgroups-mode")?.as_deref() {
+                None => None,
+                Some("soft") => Some(CgroupMode::Soft),
+                Some("full") => Some(CgroupMode::Full),
+                Some("strict") => Some(CgroupMode::Strict),
+                Some("ignore") => Some(CgroupMode::Ignore),
+                Some(other) => {
+                    bail!("--manage-cgroups-mode {other}: use soft, full, strict or ignore")
+                }
+            },
+            empty_network,
+        })
+    }
+
+    fn checkpoint(&self) -> Result<CheckpointArgs> {
+        let status_fd = match self.text("status-fd")?.as_deref() {
+            // runc's own default, which engines may repeat.
+            None | Some("-1") => None,
+            Some(typed) => match typed.parse::<u16>() {
+                Ok(fd) => Some(fd.into()),
+                Err(_) => bail!("--status-fd {typed}: not the number of a descriptor"),
+            },
+        };
+        let page_server = match self.text("page-server")? {
+            None => None,
+            Some(typed) => {
+                let server = typed.rsplit_once(':').and_then(|(address, port)| {
+                    Some((address.to_owned(), port.parse::<u16>().ok()?))
+                });
+                Some(server.with_context(|| format!("--page-server {typed}: use ADDRESS:PORT"))?)
+            }
+        };
+        Ok(CheckpointArgs {
+            id: self.id()?,
+            criu: self.criu()?,
+            parent_path: self.path("parent-path"),
+            leave_running: self.has("leave-running"),
+            pre_dump: self.has("pre-dump"),
+            tcp_skip_in_flight: self.has("tcp-skip-in-flight"),
+            link_remap: self.has("link-remap"),
+            status_fd,
+            page_server,
+        })
+    }
+
+    fn restore(&self) -> Result<RestoreArgs> {
+        Ok(RestoreArgs {
+            run: RunArgs {
+                create: CreateArgs {
+                    bundle: self.bundle(),
+                    id: self.id()?,
+                    pid_file: self.path("pid-file"),
+                    console_socket: self.path("console-socket"),
+                    no_pivot: self.has("no-pivot"),
+                    no_new_keyring: self.has("no-new-keyring"),
+                    ..CreateArgs::default()
+                },
+                detach: self.has("detach"),
+                keep: false,
+                no_subreaper: self.has("no-subreaper"),
+            },
+            criu: self.criu()?,
+            lsm_profile: self.text("lsm-profile")?,
+            lsm_mount_context: self.text("lsm-mount-context")?,
         })
     }
 
@@ -1567,6 +1832,65 @@ mod tests {
         ] {
             assert_eq!(verb(line), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn what_engines_type_to_checkpoint_is_understood() {
+        let criu = |images: &str, work: &str| CriuArgs {
+            image_path: Some(images.into()),
+            work_path: Some(work.into()),
+            ..CriuArgs::default()
+        };
+        let podman = "checkpoint --image-path I --work-path W --leave-running --tcp-established --file-locks \
+                      --parent-path ../pre-checkpoint x";
+        let expected = CheckpointArgs {
+            id: "x".to_owned(),
+            criu: CriuArgs {
+                tcp_established: true,
+                file_locks: true,
+                ..criu("I", "W")
+            },
+            parent_path: Some("../pre-checkpoint".into()),
+            leave_running: true,
+            ..CheckpointArgs::default()
+        };
+        assert_eq!(verb(podman), Verb::Checkpoint(Box::new(expected)));
+
+        let page_server = "checkpoint --page-server ::1:27 --status-fd=7 --manage-cgroups-mode ignore --empty-ns network x";
+        let expected = CheckpointArgs {
+            id: "x".to_owned(),
+            criu: CriuArgs {
+                cgroup_mode: Some(CgroupMode::Ignore),
+                empty_network: true,
+                ..CriuArgs::default()
+            },
+            status_fd: Some(7),
+            page_server: Some(("::1".to_owned(), 27)),
+            ..CheckpointArgs::default()
+        };
+        assert_eq!(verb(page_server), Verb::Checkpoint(Box::new(expected)));
+
+        let containerd = "restore --image-path I --work-path W --parent-path P --detach --pid-file F -no-subreaper \
+                          --bundle B x";
+        let expected = RestoreArgs {
+            run: RunArgs {
+                create: CreateArgs {
+                    bundle: "B".into(),
+                    id: "x".to_owned(),
+                    pid_file: Some("F".into()),
+                    ..CreateArgs::default()
+                },
+                detach: true,
+                no_subreaper: true,
+                ..RunArgs::default()
+            },
+            criu: criu("I", "W"),
+            ..RestoreArgs::default()
+        };
+        assert_eq!(verb(containerd), Verb::Restore(Box::new(expected)));
+        // podman looks for these words.
+        let (_, said) = refused("restore --lsm-mount-context");
+        assert!(said.contains("flag needs an argument"), "{said}");
     }
 
     #[test]

@@ -55,9 +55,26 @@ fn facts(rootless: Option<bool>) -> Result<Host> {
     })
 }
 
+/// What is asked for once more of a container that is there: what a later command draws its plan from.
+pub fn ask_for(record: &Record) -> Result<Ask> {
+    Ok(Ask {
+        id: record.id.clone(),
+        bundle: record.bundle.clone(),
+        no_pivot: record.no_pivot,
+        no_new_keyring: record.no_new_keyring,
+        // Whoever made the cgroup: it is there.
+        systemd_cgroup: false,
+        preserve_fds: 0,
+        // The caller's activated sockets are for the container's first process.
+        listen_fds: None,
+        notify: None,
+        host: facts_for(record)?,
+    })
+}
+
 /// What `exec` must know for the container of `record`. Where the caller is itself in a cgroup does
 /// not matter to it.
-pub fn facts_for(record: &Record) -> Result<Host> {
+fn facts_for(record: &Record) -> Result<Host> {
     Ok(Host {
         euid: geteuid().as_raw(),
         egid: getegid().as_raw(),

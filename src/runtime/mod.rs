@@ -19,6 +19,7 @@ pub use crate::{clock, duration, pid, signal};
 pub mod commands;
 pub mod config;
 pub mod container;
+pub mod criu;
 pub mod dbus;
 pub mod handshake;
 pub mod hooks;

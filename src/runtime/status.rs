@@ -39,6 +39,7 @@ pub enum Act {
     Resume,
     Update,
     Events,
+    Checkpoint,
 }
 
 /// What the table says.
@@ -102,6 +103,11 @@ pub fn ask(act: Act, status: Status, id: &str) -> Answer {
         (Events, Creating | Stopped) => {
             Answer::No(format!("container with id {id} is not running"))
         }
+
+        (Checkpoint, Running | Paused) => Go,
+        (Checkpoint, Creating | Created | Stopped) => Answer::No(format!(
+            "Container cannot be checkpointed in {status} state"
+        )),
     }
 }
 
@@ -181,6 +187,16 @@ mod tests {
         assert_eq!(table(Update), [off, "go", "go", "go", off]);
         let silent = "container with id web is not running";
         assert_eq!(table(Events), [silent, "go", "go", "go", silent]);
+        assert_eq!(
+            table(Checkpoint),
+            [
+                "Container cannot be checkpointed in creating state",
+                "Container cannot be checkpointed in created state",
+                "go",
+                "go",
+                "Container cannot be checkpointed in stopped state",
+            ]
+        );
     }
 
     #[test]

@@ -111,6 +111,29 @@ pub fn read_rest(fd: BorrowedFd) -> Result<Vec<u8>> {
     }
 }
 
+/// The id of the mount whose root `fd` refers to (statx(2), STATX_MNT_ID, Linux 5.8); `None` where it refers to
+/// something inside a mount.
+pub fn mount_root(fd: BorrowedFd) -> Result<Option<u64>> {
+    // SAFETY: statx is plain data, for which all zeroes is a value.
+    let mut seen: libc::statx = unsafe { std::mem::zeroed() };
+    retry(
+        "statx",
+        || fd.as_raw_fd().to_string(),
+        // SAFETY: the path is NUL-terminated and empty, the result as large as the kernel writes.
+        || unsafe {
+            libc::statx(
+                fd.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                libc::STATX_MNT_ID,
+                &raw mut seen,
+            ) as libc::c_long
+        },
+    )?;
+    let is_root = seen.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0;
+    Ok(is_root.then_some(seen.stx_mnt_id))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -596,7 +596,7 @@ pub fn duplicate_over(fd: BorrowedFd, over: BorrowedFd) -> Result<()> {
     retry(
         "dup3",
         || format!("{}, {}", fd.as_raw_fd(), over.as_raw_fd()),
-        // SAFETY: used on stdio only, which nobody owns.
+        // SAFETY: `over` stays its owner's, open, and is another file from here on.
         || unsafe { libc::dup3(fd.as_raw_fd(), over.as_raw_fd(), 0) as libc::c_long },
     )
     .map(drop)

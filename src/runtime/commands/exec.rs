@@ -73,17 +73,8 @@ fn draw(container: &Container, args: &ExecArgs) -> Result<ExecPlan> {
     };
     exec::complete(&mut process, &spec);
     let ask = Ask {
-        id: record.id.clone(),
-        bundle: record.bundle.clone(),
-        no_pivot: record.no_pivot,
-        no_new_keyring: record.no_new_keyring,
-        // Whoever made the cgroup: it is there.
-        systemd_cgroup: false,
         preserve_fds: args.preserve_fds,
-        // The caller's activated sockets are for the container's first process.
-        listen_fds: None,
-        notify: None,
-        host: host::facts_for(record)?,
+        ..host::ask_for(record)?
     };
     create::guard_descriptors(ask.preserve_fds)?;
     warnings.extend(validate::check_process(&process, &spec, &ask)?);

@@ -48,7 +48,7 @@ fn document(seccomp_flags: u64) -> Value {
             "sc-runtime.version": env!("CARGO_PKG_VERSION"),
             "sc-runtime.commit": env!("SC_COMMIT"),
             // runc's name: engines know no other.
-            "org.opencontainers.runc.checkpoint.enabled": "false",
+            "org.opencontainers.runc.checkpoint.enabled": "true",
         },
         "potentiallyUnsafeConfigAnnotations": [unit::ANNOTATION],
     })

@@ -1,5 +1,6 @@
 //! The verbs: one file each. A verb gets what was typed, as a value, and gives the exit status.
 
+pub mod checkpoint;
 pub mod create;
 pub mod delete;
 pub mod events;
@@ -10,6 +11,7 @@ pub mod list;
 pub mod pause;
 pub mod plan;
 pub mod ps;
+pub mod restore;
 pub mod resume;
 pub mod run;
 pub mod spec;
@@ -43,6 +45,8 @@ pub fn perform(global: &Global, verb: &Verb) -> Result<i32> {
         Verb::Pause { id } => pause::pause(global, id)?,
         Verb::Resume { id } => resume::resume(global, id)?,
         Verb::Update(args) => update::update(global, args)?,
+        Verb::Checkpoint(args) => checkpoint::checkpoint(global, args)?,
+        Verb::Restore(args) => return restore::restore(global, args),
         Verb::Events {
             id,
             interval,

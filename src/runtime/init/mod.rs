@@ -10,7 +10,7 @@ mod courier;
 mod devices;
 mod exec;
 mod identity;
-mod inside;
+pub mod inside;
 pub mod join;
 mod labels;
 mod mounts;

@@ -9,6 +9,7 @@ pub mod foreground;
 pub mod ids;
 pub mod listener;
 pub mod netdev;
+pub mod restore;
 pub mod seal;
 pub mod spawn;
 pub mod terminal;
@@ -67,7 +68,8 @@ pub struct Made {
     pub cgroup: Option<Cgroup>,
     /// The master of its terminal, if it has one.
     pub master: Option<OwnedFd>,
-    end: ParentEnd,
+    /// `None`: it was restored, and runs.
+    end: Option<ParentEnd>,
     told: bool,
     devices: Option<Moved>,
 }
@@ -77,30 +79,7 @@ pub fn make(order: Order) -> Result<Made> {
     let mut made = Effects::new(order.claim, order.record);
     let made_it = made.perform(order.plan, order.config, order.cgroup_mount, order.begin);
     match made_it {
-        Ok((end, master, told)) => {
-            let Effects {
-                claim,
-                record,
-                init: Some((pid, pidfd)),
-                cgroup,
-                devices,
-                ..
-            } = made
-            else {
-                bail!("init was not made");
-            };
-            Ok(Made {
-                claim,
-                record,
-                pid,
-                pidfd,
-                cgroup,
-                master,
-                end,
-                told,
-                devices,
-            })
-        }
+        Ok((end, master, told)) => made.finish(master, Some(end), told),
         Err(e) => {
             made.undo(order.plan);
             Err(e)
@@ -141,10 +120,11 @@ impl Made {
 
     /// Starts it, and waits until it has executed.
     pub fn start(&mut self) -> Result<()> {
+        let end = self.end.as_ref().context("it runs already")?;
         if !self.told {
-            self.end.tell(FromParent::Start)?;
+            end.tell(FromParent::Start)?;
         }
-        match self.end.hear()? {
+        match end.hear()? {
             None if self.told => record_made(&self.claim, &mut self.record, self.pid),
             None => Ok(()),
             Some(FromInit::Failed(why)) => Err(anyhow!(why)),
@@ -177,6 +157,22 @@ impl Effects {
         }
     }
 
+    /// What has been made, once all of it is.
+    fn finish(self, master: Option<OwnedFd>, end: Option<ParentEnd>, told: bool) -> Result<Made> {
+        let (pid, pidfd) = self.init.context("init was not made")?;
+        Ok(Made {
+            claim: self.claim,
+            record: self.record,
+            pid,
+            pidfd,
+            cgroup: self.cgroup,
+            master,
+            end,
+            told,
+            devices: self.devices,
+        })
+    }
+
     /// The story, from the claimed name to an init that waits.
     fn perform(
         &mut self,
@@ -185,18 +181,7 @@ impl Effects {
         cgroup_mount: &Path,
         begin: Begin,
     ) -> Result<(ParentEnd, Option<OwnedFd>, bool)> {
-        self.refuse_used(plan, cgroup_mount)
-            .or_else(|e| self.claim.refuse_taken().and(Err(e)))?;
-        // Before anything is made, so that `delete --force` can clean up after a runtime that was
-        // killed here; and only of a cgroup that is ours to kill.
-        self.record.phase = Phase::Creating;
-        self.claim.save(&self.record)?;
-        if self.record.notify {
-            self.claim.make_notify_directory()?;
-        }
-        if plan.parent.unit.is_none() {
-            self.make_cgroup(plan, cgroup_mount)?;
-        }
+        self.begin(plan, cgroup_mount)?;
         let end = self.spawn(plan, begin == Begin::ByFifo)?;
         match self.attend(plan, config, &end, begin) {
             Ok((master, told)) => Ok((end, master, told)),
@@ -228,6 +213,23 @@ impl Effects {
             record_made(&self.claim, &mut self.record, pid)?;
         }
         Ok((master, told))
+    }
+
+    /// What there is before the container's first process.
+    fn begin(&mut self, plan: &Plan, cgroup_mount: &Path) -> Result<()> {
+        self.refuse_used(plan, cgroup_mount)
+            .or_else(|e| self.claim.refuse_taken().and(Err(e)))?;
+        // Before anything is made, so that `delete --force` can clean up after a runtime that was
+        // killed here; and only of a cgroup that is ours to kill.
+        self.record.phase = Phase::Creating;
+        self.claim.save(&self.record)?;
+        if self.record.notify {
+            self.claim.make_notify_directory()?;
+        }
+        match plan.parent.unit {
+            None => self.make_cgroup(plan, cgroup_mount),
+            Some(_) => Ok(()),
+        }
     }
 
     /// Who was given no cgroups goes without where nothing is lost by it, as with runc.
@@ -329,7 +331,10 @@ impl Effects {
 
     /// What init must have from the parent, as soon as there is an init.
     fn welcome(&mut self, plan: &Plan, end: &ParentEnd) -> Result<()> {
-        self.place(plan, end)?;
+        let (pid, _) = self.init()?;
+        if self.place(plan, pid)? {
+            end.tell(FromParent::Placed)?;
+        }
         if self.cgroup.is_none() {
             // Else there were nothing to find it by, if we died when it needs us no more.
             let (pid, _) = self.init()?;
@@ -349,13 +354,12 @@ impl Effects {
         self.furnish(plan)
     }
 
-    /// With systemd: a scope begins with a process, so init comes first and is moved. That waits
-    /// for an RCU grace period, which is systemd's price.
-    fn place(&mut self, plan: &Plan, end: &ParentEnd) -> Result<()> {
+    /// With systemd: a scope begins with a process, so that comes first and is moved. That waits
+    /// for an RCU grace period, which is systemd's price. False without systemd.
+    fn place(&mut self, plan: &Plan, pid: Pid) -> Result<bool> {
         let Some(unit) = &plan.parent.unit else {
-            return Ok(());
+            return Ok(false);
         };
-        let (pid, _) = self.init()?;
         let systemd = self.systemd.as_mut().context("no systemd to ask")?;
         let inner = systemd.start(unit, pid)?;
         self.systemd = None;
@@ -365,7 +369,7 @@ impl Effects {
         self.cgroup = Some(cgroup);
         // Other commands find the cgroup from here on.
         self.claim.save(&self.record)?;
-        end.tell(FromParent::Placed)
+        Ok(true)
     }
 
     /// What root of a user namespace cannot do for itself.
