@@ -16,6 +16,7 @@ tests! {
     typing_into_the_master_reaches_the_process,
     run_with_a_terminal_uses_the_callers [Need::Beyond("crun", "1.8 does not hand on the size"), Need::Beyond("runc", "1.1.5 sets the size a moment after the process has begun")],
     what_a_stdout_that_never_waits_cannot_take_at_once_is_not_lost [Need::Beyond("crun", "1.8 loses it"), Need::Beyond("runc", "1.1.5 ends its copying at the first EAGAIN")],
+    signals_pass_while_nobody_takes_its_output [Need::Beyond("crun", "1.8 waits for the reader"), Need::Beyond("runc", "1.1.5 stops writing before the pipe is full")],
     the_config_of_spec_runs_in_a_terminal_as_it_is [Need::Beyond("crun", "1.8 wants CAP_SYS_RESOURCE for its device rules")],
     a_terminal_without_a_console_socket_is_refused_when_detached,
     a_console_socket_without_a_terminal_is_refused [Need::Beyond("crun", "1.8 ignores it")],
@@ -108,6 +109,32 @@ fn typing_into_the_master_reaches_the_process(t: &Place) -> Result<()> {
     let _ = c.kill("KILL")?; // PID 1 may ignore the interrupt
     c.ended()?;
     c.delete()
+}
+
+/// A pager that waits for a key, or a terminal after ctrl-s.
+fn signals_pass_while_nobody_takes_its_output(t: &Place) -> Result<()> {
+    let script =
+        "trap 'echo heard > /tmp/heard; exit 3' TERM; seq 100000 & while :; do sleep 0.1; done";
+    let bundle = with_terminal(t.bundle()).sh(script);
+    let id = t.fresh_id();
+    bundle.write(t, &id)?;
+    let (ours, stdout) = nix::unistd::pipe()?;
+    let writable = stdout.try_clone()?;
+    let call = t.runtime(["run", "--bundle", &bundle.dir.display().to_string(), &id]);
+    let running = call.fd(stdout, 1)?.spawn()?;
+    until("the pipe is full", || {
+        let mut fds = [PollFd::new(writable.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut fds, PollTimeout::ZERO) == Ok(0)
+    });
+    drop(writable);
+    kernel::kill(running.pid(), libc::SIGTERM)?;
+    until("the signal is heard", || {
+        bundle.inside("tmp/heard").exists()
+    });
+    let reader = std::thread::spawn(move || File::from(ours).read_to_end(&mut Vec::new()));
+    assert_eq!(running.wait()?.status, 3);
+    assert!(reader.join().expect("the reader")? > 0);
+    Ok(())
 }
 
 /// Whoever shares our stdout may have set O_NONBLOCK, which belongs to what is open and not to who has it.

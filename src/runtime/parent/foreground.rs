@@ -128,6 +128,8 @@ struct Relay {
     raw: Option<Raw>,
     input: Vec<u8>,
     input_open: bool,
+    /// What the container has said, until somebody takes it.
+    output: Vec<u8>,
     output_open: bool,
 }
 
@@ -145,6 +147,7 @@ impl Relay {
             master,
             input: Vec::new(),
             input_open: true,
+            output: Vec::new(),
             output_open: true,
         };
         relay.copy_size();
@@ -160,7 +163,9 @@ impl Relay {
     fn add_to<'f>(&'f self, fds: &mut Vec<PollFd<'f>>) {
         let [stdin, ..] = sys::process::stdio();
         let mut wanted = PollFlags::empty();
-        if self.output_open {
+        if !self.output.is_empty() {
+            fds.push(PollFd::new(stdout(), PollFlags::POLLOUT));
+        } else if self.output_open {
             wanted |= PollFlags::POLLIN;
         }
         if !self.input.is_empty() {
@@ -176,7 +181,7 @@ impl Relay {
     /// Moves what can be moved without waiting.
     fn move_bytes(&mut self) {
         let [stdin, ..] = sys::process::stdio();
-        if self.input.is_empty() && self.input_open && readable(stdin) {
+        if self.input.is_empty() && self.input_open && ready(stdin, PollFlags::POLLIN) {
             let mut buffer = [0; 4096];
             match nix::unistd::read(stdin, &mut buffer) {
                 Ok(0) => self.input_open = false,
@@ -196,27 +201,22 @@ impl Relay {
         self.show_output();
     }
 
-    /// Copies one piece of output; false when there is none at the moment.
-    fn show_output(&mut self) -> bool {
-        let [_, stdout, _] = sys::process::stdio();
-        let mut buffer = [0; 16 * 1024];
+    /// Moves a piece of output, if there is one and somebody takes it.
+    fn show_output(&mut self) {
+        if self.output.is_empty() {
+            self.read_output();
+        }
+        if !self.output.is_empty() && ready(stdout(), PollFlags::POLLOUT) {
+            self.write_output();
+        }
+    }
+
+    /// Takes a piece of output; false when there is none at the moment.
+    fn read_output(&mut self) -> bool {
+        let mut buffer = [0; PIECE];
         match nix::unistd::read(&self.master, &mut buffer) {
             Ok(n) if n > 0 => {
-                let mut rest = &buffer[..n];
-                while !rest.is_empty() {
-                    match nix::unistd::write(stdout, rest) {
-                        Ok(n) => rest = &rest[n..],
-                        Err(Errno::EINTR) => {}
-                        // Somebody else has made it so that it does not wait (fcntl(2): it is the
-                        // terminal's, not ours). A failure shows at the next write.
-                        Err(Errno::EAGAIN) => drop(poll(
-                            &mut [PollFd::new(stdout, PollFlags::POLLOUT)],
-                            PollTimeout::NONE,
-                        )),
-                        // Nobody reads it: the container goes on without an audience.
-                        Err(_) => break,
-                    }
-                }
+                self.output.extend(&buffer[..n]);
                 true
             }
             Err(Errno::EINTR) => true,
@@ -229,13 +229,36 @@ impl Relay {
         }
     }
 
-    /// What the container wrote before it ended.
+    fn write_output(&mut self) {
+        match nix::unistd::write(stdout(), &self.output) {
+            Ok(n) => drop(self.output.drain(..n)),
+            // Somebody else has made it so that it does not wait (fcntl(2): it is the terminal's, not ours).
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            // Nobody reads it: the container goes on without an audience.
+            Err(_) => self.output.clear(),
+        }
+    }
+
+    /// What the container wrote before it ended, however long it takes somebody to take it.
     fn drain(&mut self) {
-        while self.show_output() {}
+        while !self.output.is_empty() || self.read_output() {
+            let mut fds = [PollFd::new(stdout(), PollFlags::POLLOUT)];
+            let _ = poll(&mut fds, PollTimeout::NONE); // interrupted: tried again
+            self.write_output();
+        }
     }
 }
 
-fn readable(fd: BorrowedFd) -> bool {
-    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+/// As much as a pipe of which poll(2) says that it can be written to takes without waiting (PIPE_BUF, pipe(7)): who
+/// waited for a reader would hear no signal meanwhile, nor of the container's end.
+const PIECE: usize = libc::PIPE_BUF;
+
+fn stdout() -> BorrowedFd<'static> {
+    let [_, stdout, _] = sys::process::stdio();
+    stdout
+}
+
+fn ready(fd: BorrowedFd, wanted: PollFlags) -> bool {
+    let mut fds = [PollFd::new(fd, wanted)];
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
 }
