@@ -288,7 +288,7 @@ fn inspect(home: &Home, names: &[String]) -> Result<u8> {
             }
         }
     }
-    println!("{}", serde_json::to_string_pretty(&found)?);
+    crate::show::print(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
     Ok(status)
 }
 

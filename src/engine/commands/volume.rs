@@ -183,7 +183,7 @@ fn list(home: &Home, quiet: bool, filter: &[String], as_json: bool) -> Result<u8
         };
         text.push_str(&(line + "\n"));
     }
-    print!("{text}");
+    crate::show::print(&text)?;
     Ok(0)
 }
 
@@ -203,7 +203,7 @@ fn inspect(home: &Home, names: &[String]) -> Result<u8> {
             }
         }
     }
-    println!("{}", serde_json::to_string_pretty(&found)?);
+    crate::show::print(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
     Ok(status)
 }
 
