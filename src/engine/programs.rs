@@ -73,7 +73,10 @@ pub fn said(output: &Output) -> Result<()> {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr);
-    let last = text.trim().lines().last().unwrap_or("it died").to_owned();
+    // clap's reason stands first, and its last line says nothing.
+    let reason = text.lines().find_map(|line| line.strip_prefix("error: "));
+    let last = reason.or(text.trim().lines().last());
+    let last = last.unwrap_or("it died").to_owned();
     let words = ["sc-image: ", "untar: ", "tar: "];
     let last = words
         .iter()
