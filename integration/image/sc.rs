@@ -397,7 +397,12 @@ fn output_that_nobody_takes_is_neither_a_hang_nor_a_success(place: &Place) -> Re
     let output = piped(r#"yes | "$SC" --root "$STORE" run --rm -i busybox cat | head -c 100000"#)?;
     ensure!(output.stdout.len() == 100_000, "{output:?}");
     let full = |args: &str| piped(&format!(r#""$SC" --root "$STORE" {args} >/dev/full"#));
-    for (args, status) in [("run --rm busybox echo lost", 125), ("inspect busybox", 1)] {
+    for (args, status) in [
+        ("run --rm busybox echo lost", 125),
+        ("inspect busybox", 1),
+        ("version", 1),
+        ("volume prune -f", 1),
+    ] {
         let output = full(args)?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(

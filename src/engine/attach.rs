@@ -152,7 +152,7 @@ impl Client {
                 "the container's monitor was killed: it runs on, and nobody will know how it ends"
             ),
             End::Detached => {
-                println!("read escape sequence");
+                crate::show::line("read escape sequence")?;
                 Ok(0)
             }
             End::HungUp => Ok(129),

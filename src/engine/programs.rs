@@ -95,11 +95,11 @@ pub fn become_image(global: &Global, verb: Option<&str>, args: &[OsString]) -> R
 }
 
 pub fn versions() -> Result<u8> {
-    println!("sc {}", env!("CARGO_PKG_VERSION"));
+    crate::show::line(format!("sc {}", env!("CARGO_PKG_VERSION")))?;
     for name in ["sc-image", "sc-runtime"] {
         let output = Command::new(find(name)).arg("--version").output();
         let output = output.with_context(|| format!("execute {:?}", find(name)))?;
-        print!("{}", String::from_utf8_lossy(&output.stdout));
+        crate::show::print(&format!("{}", String::from_utf8_lossy(&output.stdout)))?;
     }
     Ok(0)
 }
