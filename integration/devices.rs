@@ -1,5 +1,6 @@
 //! config.json's `devices` and the rules of `resources.devices`.
 
+use crate::harness::kernel::mknod_char;
 use crate::harness::place::until;
 use crate::harness::{Bundle, Need, Place, Result, json};
 use std::fs;
@@ -29,6 +30,10 @@ tests! {
     an_update_with_the_same_rules_leaves_them_alone [CRUN_RULES],
     rules_that_a_cgroup_had_before_do_not_hold [Need::Beyond("runc", "1.1.5 keeps them"), CRUN_RULES],
     devices_are_bound_in_a_user_namespace,
+    a_device_of_the_host_is_bound_only_where_it_is_the_one_meant
+        [Need::Beyond("runc", "1.1.5 binds what has the name"), Need::Beyond("crun", "1.8 binds what has the name")],
+    what_the_image_has_in_a_devices_place_must_be_that_device
+        [Need::Beyond("runc", "1.1.5 takes what is there"), Need::Beyond("crun", "1.8 takes what is there")],
     dev_may_be_a_directory_of_the_rootfs,
 }
 
@@ -380,13 +385,45 @@ fn devices_are_bound_in_a_user_namespace(t: &Place) -> Result<()> {
     Ok(())
 }
 
-fn dev_may_be_a_directory_of_the_rootfs(t: &Place) -> Result<()> {
-    let bundle = t.bundle().edit(|c| {
+fn a_device_of_the_host_is_bound_only_where_it_is_the_one_meant(t: &Place) -> Result<()> {
+    let bundle = t
+        .bundle()
+        .user_namespace()?
+        .args(&["true"])
+        .set("/linux/devices", json!([device("/dev/full", "c", 1, 5)]));
+    t.create_fails(&bundle, &["/dev/full"]);
+    Ok(())
+}
+
+fn what_the_image_has_in_a_devices_place_must_be_that_device(t: &Place) -> Result<()> {
+    for other in ["file", "other device", "that device"] {
+        let bundle = with_dev_of_the_rootfs(t);
+        let null = bundle.inside("dev/null");
+        match other {
+            "file" => fs::write(&null, "")?,
+            "other device" => mknod_char(&null, 1, 5)?,
+            _ => mknod_char(&null, 1, 3)?,
+        }
+        match other {
+            "that device" => drop(t.run(&bundle.args(&["true"]))?.ok()),
+            _ => drop(t.create_fails(&bundle.args(&["true"]), &["/dev/null"])),
+        }
+        fs::remove_file(&null)?;
+    }
+    Ok(())
+}
+
+fn with_dev_of_the_rootfs(t: &Place) -> Bundle {
+    t.bundle().edit(|c| {
         c["mounts"]
             .as_array_mut()
             .unwrap()
             .retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"))
-    });
+    })
+}
+
+fn dev_may_be_a_directory_of_the_rootfs(t: &Place) -> Result<()> {
+    let bundle = with_dev_of_the_rootfs(t);
     symlink("/stays", bundle.inside("dev/mine"))?;
     let bundle = bundle.sh("test -c /dev/null && test -L /dev/fd && readlink /dev/mine");
     assert_eq!(t.run(&bundle)?.text(), "/stays");

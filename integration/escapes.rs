@@ -1,6 +1,7 @@
 //! Known ways out of a container, one test each, named by the CVE where there is one. SECURITY.md has
 //! the table of them; `every_test_that_security_md_names_exists` holds it to what is here.
 
+use crate::harness::command::Call;
 use crate::harness::kernel;
 use crate::harness::place::{accept, until};
 use crate::harness::{Bundle, Container, Need, Place, Result, json, machine};
@@ -19,6 +20,7 @@ tests! {
     cve_2019_5736_proc_self_exe_during_exec_changes_nothing,
     cve_2024_21626_no_working_directory_through_a_descriptor,
     cve_2024_21626_no_working_directory_through_a_descriptor_of_exec,
+    cve_2024_21626_no_working_directory_through_stdin [Need::Beyond("crun", "1.8 goes there")],
     cve_2026_30892_user_1_of_exec_is_not_root,
     an_exec_enters_no_container_that_still_sees_the_host [Need::Beyond("crun", "1.8 has no such state in run")],
     cve_2024_21626_no_directory_of_the_host_is_open_inside,
@@ -188,6 +190,28 @@ fn cve_2024_21626_no_working_directory_through_a_descriptor_of_exec(t: &Place) -
         assert_ne!(out.status, 0, "{cwd}: {out:?}");
         assert_eq!(out.stdout, "", "{cwd}");
     }
+    c.end()
+}
+
+/// No descriptor need leak where the caller's stdin is a directory: that one stays open.
+fn cve_2024_21626_no_working_directory_through_stdin(t: &Place) -> Result<()> {
+    let outside = t.path("outside");
+    fs::create_dir(&outside)?;
+    let refused = |call: Call| -> Result<()> {
+        let out = call.stdin(File::open(&outside)?).spawn()?.wait()?;
+        assert_ne!(out.status, 0, "{out:?}");
+        assert_eq!(out.stdout, "");
+        Ok(())
+    };
+    let cwd = "/proc/self/fd/0";
+    let bundle = t.bundle().sh("pwd").set("/process/cwd", cwd);
+    let id = t.fresh_id();
+    bundle.write(t, &id)?;
+    let dir = bundle.dir.display().to_string();
+    refused(t.runtime(["run", "--bundle", &dir, &id]))?;
+    t.nothing_is_left();
+    let c = t.sleeper()?;
+    refused(t.runtime(["exec", "--cwd", cwd, &c.id, "sh", "-c", "pwd"]))?;
     c.end()
 }
 
@@ -598,6 +622,7 @@ fn cve_2019_18837_what_is_made_through_a_link_is_made_inside(t: &Place) -> Resul
         .bind(&outside, "/link/directory", &["bind"])
         .bind(&file, "/link/file", &["bind"])
         .mount(json!({ "destination": "/link/new", "type": "tmpfs", "source": "tmpfs" }))
+        .mount(json!({ "destination": "/up/higher/new", "type": "tmpfs", "source": "tmpfs" }))
         .set(
             "/linux/devices",
             json!([{ "path": "/link/device", "type": "c", "major": 1, "minor": 3 }]),
@@ -605,6 +630,9 @@ fn cve_2019_18837_what_is_made_through_a_link_is_made_inside(t: &Place) -> Resul
         .push("/linux/maskedPaths", "/link/masked")
         .push("/linux/readonlyPaths", "/link/protected");
     symlink(&outside, bundle.inside("link"))?;
+    // Higher than the root of the container is.
+    let up = format!("{}{}", "../".repeat(21), outside.display());
+    symlink(up, bundle.inside("up"))?;
     let at = bundle.inside(&outside.display().to_string());
     fs::create_dir_all(&at)?;
     t.run(&bundle)?.ok();
@@ -614,7 +642,10 @@ fn cve_2019_18837_what_is_made_through_a_link_is_made_inside(t: &Place) -> Resul
         .map(|e| e.file_name())
         .collect();
     made.sort();
-    assert_eq!(made, ["cwd", "device", "directory", "file", "new"]);
+    assert_eq!(
+        made,
+        ["cwd", "device", "directory", "file", "higher", "new"]
+    );
     Ok(())
 }
 
@@ -636,32 +667,34 @@ fn cve_2021_43784_an_overlong_value_is_no_other_value(t: &Place) -> Result<()> {
 }
 
 fn cve_2022_24769_what_the_caller_may_inherit_is_not_inherited(t: &Place) -> Result<()> {
-    let bundle = t.bundle().args(&["/probe"]);
-    let id = t.fresh_id();
-    bundle.write(t, &id)?;
-    let (runtime, root, dir) = (
-        machine().runtime.display().to_string(),
-        t.root.display().to_string(),
-        bundle.dir.display().to_string(),
-    );
     let caps = "+chown,+dac_override,+fowner,+kill,+setuid,+setgid,+mknod,+sys_chroot";
-    let out = t.host(
-        "setpriv",
-        [
-            "--inh-caps",
-            caps,
-            &runtime,
-            "--root",
-            &root,
-            "run",
-            "--bundle",
-            &dir,
-            &id,
-        ],
-    )?;
-    let seen: serde_json::Value = serde_json::from_str(&out.text())?;
-    assert_eq!(seen["caps"]["inheritable"], "0000000000000000");
-    assert_eq!(seen["caps"]["ambient"], "0000000000000000");
+    let seen = |bundle: Bundle, options: &[&str]| -> Result<serde_json::Value> {
+        let (id, bundle) = (t.fresh_id(), bundle.args(&["/probe"]));
+        bundle.write(t, &id)?;
+        let runtime = machine().runtime.display().to_string();
+        let (root, dir) = (
+            t.root.display().to_string(),
+            bundle.dir.display().to_string(),
+        );
+        let run = [&runtime, "--root", &root, "run", "--bundle", &dir, &id];
+        let out = t.host("setpriv", options.iter().copied().chain(run))?;
+        Ok(serde_json::from_str::<serde_json::Value>(&out.text())?["caps"].take())
+    };
+    let of_caller = seen(t.bundle(), &["--inh-caps", caps])?;
+    assert_eq!(of_caller["inheritable"], "0000000000000000");
+    assert_eq!(of_caller["ambient"], "0000000000000000");
+    // What is inheritable may stay ambient (capabilities(7)): that is asked for apart.
+    let asked = ["bounding", "effective", "permitted", "inheritable"]
+        .iter()
+        .fold(t.bundle(), |bundle, set| {
+            bundle.set(
+                &format!("/process/capabilities/{set}"),
+                json!(["CAP_CHOWN"]),
+            )
+        });
+    let of_caller = seen(asked, &["--inh-caps", caps, "--ambient-caps", "+chown"])?;
+    assert_eq!(of_caller["inheritable"], "0000000000000001");
+    assert_eq!(of_caller["ambient"], "0000000000000000");
     Ok(())
 }
 
@@ -791,6 +824,16 @@ fn cve_2025_52565_a_fake_devpts_gives_no_console(t: &Place) -> Result<()> {
         let state: serde_json::Value = serde_json::from_str(&t.call(["state", &id])?.text())?;
         assert!(is_pty(&format!("/proc/{}/root/dev/console", state["pid"])));
         t.call(["delete", "--force", &id])?.ok();
+    }
+    t.nothing_is_left();
+    // What is no multiplexer is asked for nothing: an ioctl means something else to each device.
+    let ptmx = bundle.inside("dev/pts/ptmx");
+    fs::remove_file(&ptmx)?;
+    kernel::mknod_char(&ptmx, 1, 3)?;
+    let out = t.call(["create", "--console-socket", &socket, "--bundle", &dir, &id])?;
+    assert_ne!(out.status, 0, "{out:?}");
+    if machine().is("sc-runtime") {
+        assert!(out.stderr.contains("not a pty multiplexer"), "{out:?}");
     }
     t.nothing_is_left();
     Ok(())

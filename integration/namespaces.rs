@@ -400,6 +400,11 @@ fn a_joined_network_namespace_is_left_as_it_is(t: &Place) -> Result<()> {
     holder.end()
 }
 
+/// Nobody else's: other test programs may run beside this one. At most 15 bytes, with a peer's `p`.
+fn device_name(t: &Place) -> String {
+    t.fresh_id().replace("sct", "s")
+}
+
 /// A link in the host's namespace with a name of this test's own; deleted with the namespace it is moved to.
 fn with_link(t: &Place, name: &str) -> Result<Bundle> {
     let made = t.host("ip", ["link", "add", name, "type", "dummy"])?;
@@ -429,7 +434,7 @@ fn with_link(t: &Place, name: &str) -> Result<Bundle> {
 
 /// Not destroyed with the namespace that it was moved to.
 fn a_network_device_comes_back_from_a_container_that_fails(t: &Place) -> Result<()> {
-    let name = format!("scb{}", t.next_number() + std::process::id() % 100_000);
+    let name = device_name(t);
     let bundle = with_link(t, &name)?;
     t.create_fails(&bundle.clone().args(&["/no/such/program"]), &["/no/such"]);
     let (id, bundle) = (t.fresh_id(), bundle.args(&["true"]));
@@ -453,7 +458,7 @@ fn a_network_device_comes_back_from_a_container_that_fails(t: &Place) -> Result<
 }
 
 fn a_network_device_is_moved_in_and_renamed(t: &Place) -> Result<()> {
-    let name = format!("sct{}", t.next_number() + std::process::id() % 100_000);
+    let name = device_name(t);
     let bundle = with_link(t, &name)?.sh("ip -o addr show dev eth7");
     let out = t.run(&bundle);
     let _ = t.host("ip", ["link", "del", &name]); // gone, if it was moved

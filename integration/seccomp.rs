@@ -282,9 +282,10 @@ fn an_agent_answers_for_one_more_process_too(t: &Place) -> Result<()> {
     let path = t.path("agent.sock");
     let socket = UnixListener::bind(&path)?;
     let bundle = asking(t, &["mkdir", "mkdirat"], &path.display().to_string());
-    let mine = socket.try_clone()?;
-    let first: Agent = thread::spawn(move || serve(accept(&mine)?, libc::ENOSPC));
     let c = t.create(&bundle.args(&["sleep", "1000"]))?;
+    // Before there is a second one who would take it.
+    let connection = accept(&socket)?;
+    let first: Agent = thread::spawn(move || serve(connection, libc::ENOSPC));
     c.start()?;
     let second: Agent = thread::spawn(move || serve(accept(&socket)?, libc::EXDEV));
     let out = t.call([

@@ -344,13 +344,17 @@ fn open_below(top: BorrowedFd<'_>, path: &Path) -> nix::Result<OwnedFd> {
         | ResolveFlag::RESOLVE_NO_SYMLINKS
         | ResolveFlag::RESOLVE_NO_MAGICLINKS
         | ResolveFlag::RESOLVE_NO_XDEV;
-    openat2(
-        top,
-        path,
-        OpenHow::new()
-            .flags(OFlag::O_PATH | DIRECTORY)
-            .resolve(resolve),
-    )
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | DIRECTORY)
+        .resolve(resolve);
+    loop {
+        match openat2(top, path, how) {
+            // Something was mounted or renamed meanwhile, anywhere: of a `..` the kernel cannot vouch
+            // for where it leads (openat2(2)).
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            other => return other,
+        }
+    }
 }
 
 /// What the errno of a refused mkdir(2) or rmdir(2) means.
@@ -1062,6 +1066,30 @@ mod tests {
         ] {
             assert_eq!(missing(all, have), expected);
         }
+    }
+
+    #[test]
+    fn a_way_over_dotdot_is_found_whatever_is_renamed_meanwhile() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let top = std::env::temp_dir().join(format!("sc-dotdot-{}", std::process::id()));
+        fs::create_dir_all(top.join("a/b")).unwrap();
+        let dir = fs::File::open(&top).unwrap();
+        let done = AtomicBool::new(false);
+        let opened = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    fs::rename(top.join("a/b"), top.join("a/c")).unwrap();
+                    fs::rename(top.join("a/c"), top.join("a/b")).unwrap();
+                }
+            });
+            let way = Path::new("a/../a/../a");
+            let opened = (0..20_000).try_for_each(|_| open_below(dir.as_fd(), way).map(drop));
+            let out = open_below(dir.as_fd(), Path::new("a/../..")).map(drop);
+            done.store(true, Ordering::Relaxed);
+            [opened, out]
+        });
+        fs::remove_dir_all(&top).unwrap();
+        assert_eq!(opened, [Ok(()), Err(Errno::EXDEV)]);
     }
 
     #[test]

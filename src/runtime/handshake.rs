@@ -158,6 +158,16 @@ impl ParentEnd {
         }
     }
 
+    /// What init has said of its end, if it has ended already: the reason for whatever went wrong since.
+    pub fn last_words(&self) -> Option<String> {
+        while sys::socket::is_readable(self.as_fd()).ok()? {
+            if let FromInit::Failed(why) = self.hear().ok()?? {
+                return Some(why);
+            }
+        }
+        None
+    }
+
     /// The next message; `None` when init has closed its end: it executed, or died.
     pub fn hear(&self) -> Result<Option<FromInit>> {
         let mut buffer = [0; LONGEST];
@@ -283,6 +293,20 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert!(parent.hear().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_last_words_of_init_are_found_behind_all_others_and_never_waited_for() {
+        let (parent, init) = pair().unwrap();
+        assert_eq!(parent.last_words(), None);
+        init.tell(&FromInit::Ready).unwrap();
+        assert_eq!(parent.last_words(), None);
+        init.tell(&FromInit::Hooks).unwrap();
+        init.tell(&FromInit::Failed("no such program".into()))
+            .unwrap();
+        drop(init);
+        assert_eq!(parent.last_words().unwrap(), "no such program");
+        assert_eq!(parent.last_words(), None);
     }
 
     #[test]

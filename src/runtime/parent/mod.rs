@@ -183,8 +183,23 @@ impl Effects {
     ) -> Result<(ParentEnd, Option<OwnedFd>, bool)> {
         self.begin(plan, cgroup_mount)?;
         let end = self.spawn(plan, begin == Begin::ByFifo)?;
+        match self.attend(plan, config, &end, begin) {
+            Ok((master, told)) => Ok((end, master, told)),
+            // Nothing can be done to an init that has ended: why it has is what there is to tell.
+            Err(e) => Err(end.last_words().map_or(e, |why| anyhow!(why))),
+        }
+    }
+
+    /// Until init is ready. Gives the master of its terminal, and whether it may start by itself.
+    fn attend(
+        &mut self,
+        plan: &Plan,
+        config: &[u8],
+        end: &ParentEnd,
+        begin: Begin,
+    ) -> Result<(Option<OwnedFd>, bool)> {
         if plan.parent.clone.route == CloneRoute::Direct {
-            self.welcome(plan, &end)?;
+            self.welcome(plan, end)?;
         }
         // Here because init does not wait for it.
         self.claim.save_config(config)?;
@@ -192,12 +207,12 @@ impl Effects {
             && self.may_start_when_ready(plan)
             // An init that is gone has said why; we hear it below.
             && end.tell(FromParent::Start).is_ok();
-        let master = self.serve(plan, &end)?;
+        let master = self.serve(plan, end)?;
         if !told {
             let (pid, _) = self.init()?;
             record_made(&self.claim, &mut self.record, pid)?;
         }
-        Ok((end, master, told))
+        Ok((master, told))
     }
 
     /// What there is before the container's first process.
