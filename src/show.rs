@@ -2,6 +2,7 @@
 
 use crate::clock;
 use anyhow::{Context, Result};
+use std::fmt::Display;
 use std::io::Write;
 
 /// What came from an image or a registry must not steer a terminal.
@@ -95,7 +96,12 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// To stdout. A reader that has gone (`| head`) is not an error.
+/// [`print`], with the end of the line.
+pub fn line(text: impl Display) -> Result<()> {
+    print(&format!("{text}\n"))
+}
+
+/// To stdout, which println! would panic about. A reader that has gone (`| head`) is not an error.
 pub fn print(text: &str) -> Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),

@@ -18,6 +18,8 @@ tests! {
     a_killed_monitor_leaves_nothing_that_rm_cannot_clear ["busybox"],
     a_bundle_is_run_as_it_is ["busybox"],
     a_mistake_is_told_with_what_to_type ["busybox"],
+    a_user_of_exec_has_its_own_groups_only ["busybox"],
+    output_that_nobody_takes_is_neither_a_hang_nor_a_success ["busybox", "sh"],
     many_at_once_leave_nothing ["busybox"],
 }
 
@@ -295,6 +297,11 @@ fn a_mistake_is_told_with_what_to_type(place: &Place) -> Result<()> {
     with_image(place)?;
     let said = refused(place, &["run", "--pull", "never", "nosuch"], 125)?;
     ensure!(said.contains("sc pull nosuch"), "{said}");
+    let said = refused(place, &["run", "UPPER"], 125)?;
+    ensure!(
+        said.ends_with("repository name (UPPER) must be lowercase"),
+        "{said}"
+    );
     let said = refused(place, &["stop", "nosuch"], 1)?;
     ensure!(
         said == "sc: no such container: nosuch; `sc ps -a` lists them",
@@ -326,6 +333,83 @@ fn many_at_once_leave_nothing(place: &Place) -> Result<()> {
     for (n, one) in all.into_iter().enumerate() {
         let said = text(one.wait_with_output()?)?;
         ensure!(said == format!("{n}\n"), "{said}");
+    }
+    assert_nothing(place)
+}
+
+fn a_user_of_exec_has_its_own_groups_only(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let run = [
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--group-add",
+        "99",
+        "busybox",
+        "sleep",
+        "1000",
+    ];
+    ok(place, &run)?;
+    let joe = ["exec", "-u", "joe", "-e", "A=1", "-w", "/tmp", "web"];
+    let said = ok(
+        place,
+        &[
+            &joe[..],
+            &["sh", "-c", "id -u; id -g; id -G; pwd; echo $A$HOME"],
+        ]
+        .concat(),
+    )?;
+    ensure!(said == "7\n8\n8 99\n/tmp\n1/\n", "{said}");
+    // Detached, and refused: the words and the status of an exec without a user.
+    ok(
+        place,
+        &["exec", "-d", "-u", "7", "web", "touch", "/tmp/there"],
+    )?;
+    let said = refused(place, &["exec", "-u", "joe", "web", "nosuch"], 127)?;
+    ensure!(
+        said.contains("\"nosuch\": executable file not found"),
+        "{said}"
+    );
+    let dir = place.store.join("containers");
+    let inside = fs::read_dir(fs::read_dir(dir)?.next().context("none")??.path())?;
+    let left = inside.map(|entry| Ok(entry?.file_name().into_string().unwrap_or_default()));
+    let left = left.collect::<std::io::Result<Vec<_>>>()?;
+    ensure!(
+        !left.iter().any(|name| name.starts_with("exec.")),
+        "{left:?}"
+    );
+    ok(place, &["rm", "-f", "web"])?;
+    assert_nothing(place)
+}
+
+fn output_that_nobody_takes_is_neither_a_hang_nor_a_success(place: &Place) -> Result<()> {
+    with_image(place)?;
+    let piped = |script: &str| -> Result<Output> {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", script])
+            .env("SC", program())
+            .env("STORE", &place.store);
+        Ok(shell.stdin(Stdio::null()).output()?)
+    };
+    // `yes` never ends by itself: this returns when the container's input has ended with its reader.
+    let output = piped(r#"yes | "$SC" --root "$STORE" run --rm -i busybox cat | head -c 100000"#)?;
+    ensure!(output.stdout.len() == 100_000, "{output:?}");
+    let full = |args: &str| piped(&format!(r#""$SC" --root "$STORE" {args} >/dev/full"#));
+    for (args, status) in [
+        ("run --rm busybox echo lost", 125),
+        ("inspect busybox", 1),
+        ("version", 1),
+        ("volume prune -f", 1),
+    ] {
+        let output = full(args)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.code() == Some(status)
+                && said.starts_with("sc: write to stdout: No space left on device"),
+            "{args}: {output:?}"
+        );
     }
     assert_nothing(place)
 }

@@ -152,7 +152,7 @@ impl Client {
                 "the container's monitor was killed: it runs on, and nobody will know how it ends"
             ),
             End::Detached => {
-                println!("read escape sequence");
+                crate::show::line("read escape sequence")?;
                 Ok(0)
             }
             End::HungUp => Ok(129),
@@ -165,16 +165,24 @@ impl Client {
         let mut buffer = vec![0; LONGEST + 2];
         // One message of input is under way at most.
         let (mut has_input, mut may_send) = (wanted.stdin, true);
+        let mut unsaid = None;
         loop {
+            if unsaid == Some(Errno::EPIPE) && has_input && may_send {
+                // docker's client dies of SIGPIPE, and its container's input ends with it: `yes | … cat | head`.
+                has_input = false;
+                self.tell(&ToMonitor::InputEnd);
+            }
             let input = (has_input && may_send).then_some(stdin);
             let [heard, signalled, typed] =
                 readable([Some(self.socket.as_fd()), Some(signals.as_fd()), input])?;
             if heard {
                 match self.hear(&mut buffer)? {
                     None => return Ok(End::Lost),
-                    Some(ToClient::Ended(exit)) => return Ok(End::Status(exit)),
+                    Some(ToClient::Ended(exit)) => return ended(exit, unsaid),
                     // Who listened may have gone (`| head`): the container goes on.
-                    Some(ToClient::Out(bytes)) => drop(write_all(stdout, bytes)),
+                    Some(ToClient::Out(bytes)) => {
+                        unsaid = write_all(stdout, bytes).err().or(unsaid)
+                    }
                     Some(ToClient::Err(bytes)) => drop(write_all(stderr, bytes)),
                     Some(ToClient::Taken) => may_send = true,
                     Some(ToClient::Started | ToClient::Failed(..)) => {}
@@ -230,6 +238,19 @@ impl Client {
     }
 }
 
+/// What was to be kept in a file and is not there (a full disk) is no success.
+fn ended(exit: Option<u8>, unsaid: Option<Errno>) -> Result<End> {
+    match unsaid {
+        Some(e) if e != Errno::EPIPE && exit == Some(0) => {
+            bail!(
+                "write to stdout: {}: output of the container is lost",
+                e.desc()
+            )
+        }
+        _ => Ok(End::Status(exit)),
+    }
+}
+
 enum End {
     Status(Option<u8>),
     Detached,
@@ -282,7 +303,7 @@ fn readable<const N: usize>(fds: [Option<BorrowedFd>; N]) -> Result<[bool; N]> {
 }
 
 /// False: nobody reads it any more.
-pub fn write_all(to: BorrowedFd, mut bytes: &[u8]) -> bool {
+pub fn write_all(to: BorrowedFd, mut bytes: &[u8]) -> nix::Result<()> {
     while !bytes.is_empty() {
         match nix::unistd::write(to, bytes) {
             Ok(n) => bytes = &bytes[n..],
@@ -294,8 +315,8 @@ pub fn write_all(to: BorrowedFd, mut bytes: &[u8]) -> bool {
                     PollTimeout::NONE,
                 );
             }
-            Err(_) => return false,
+            Err(e) => return Err(e),
         }
     }
-    true
+    Ok(())
 }

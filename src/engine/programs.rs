@@ -73,7 +73,10 @@ pub fn said(output: &Output) -> Result<()> {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr);
-    let last = text.trim().lines().last().unwrap_or("it died").to_owned();
+    // clap's reason stands first, and its last line says nothing.
+    let reason = text.lines().find_map(|line| line.strip_prefix("error: "));
+    let last = reason.or(text.trim().lines().last());
+    let last = last.unwrap_or("it died").to_owned();
     let words = ["sc-image: ", "untar: ", "tar: "];
     let last = words
         .iter()
@@ -92,11 +95,11 @@ pub fn become_image(global: &Global, verb: Option<&str>, args: &[OsString]) -> R
 }
 
 pub fn versions() -> Result<u8> {
-    println!("sc {}", env!("CARGO_PKG_VERSION"));
+    crate::show::line(format!("sc {}", env!("CARGO_PKG_VERSION")))?;
     for name in ["sc-image", "sc-runtime"] {
         let output = Command::new(find(name)).arg("--version").output();
         let output = output.with_context(|| format!("execute {:?}", find(name)))?;
-        print!("{}", String::from_utf8_lossy(&output.stdout));
+        crate::show::print(&format!("{}", String::from_utf8_lossy(&output.stdout)))?;
     }
     Ok(0)
 }

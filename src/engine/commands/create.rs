@@ -15,7 +15,7 @@ pub struct Create {
 
 impl Create {
     pub fn run(&self, global: &Global) -> Result<u8> {
-        println!("{}", self.make.make(&global.home()?, false)?.id);
+        crate::show::line(self.make.make(&global.home()?, false)?.id)?;
         Ok(0)
     }
 }

@@ -34,7 +34,7 @@ impl Diff {
         let lines = changes
             .iter()
             .map(|(kind, path)| format!("{kind} {}\n", printable(&path.to_string_lossy())));
-        print!("{}", lines.collect::<String>());
+        crate::show::print(&lines.collect::<String>())?;
         Ok(0)
     }
 }

@@ -11,6 +11,7 @@ use crate::users;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use nix::fcntl::{AT_FDCWD, OFlag};
+use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{IsTerminal, Read};
 use std::os::fd::AsFd;
@@ -74,7 +75,26 @@ impl Exec {
             .join(format!("exec.{}", std::process::id()));
         let mut runtime = programs::runtime(&home, &record);
         runtime.args(["--log-format", "json", "--log"]).arg(&log);
-        runtime.arg("exec").args(self.options(&record)?);
+        let process = home
+            .dir(&record.id)
+            .join(format!("exec.{}.json", std::process::id()));
+        runtime.arg("exec");
+        match &self.user {
+            None => runtime
+                .args(self.options()?)
+                .arg(&record.id)
+                .args(&self.command),
+            Some(typed) => {
+                let wanted = self.as_user(&home, &record, typed)?;
+                fs::write(&process, wanted.to_string()).context("exec")?;
+                let detach = self.detach.then_some("--detach");
+                runtime
+                    .arg("--process")
+                    .arg(&process)
+                    .args(detach)
+                    .arg(&record.id)
+            }
+        };
         if !self.interactive && !self.tty || self.detach {
             runtime.stdin(Stdio::null());
         }
@@ -82,10 +102,11 @@ impl Exec {
             runtime.stdout(Stdio::null()).stderr(Stdio::null());
         }
         tell(&home, &record, "exec_start", &self.command);
-        let status = runtime.arg(&record.id).args(&self.command).status();
+        let status = runtime.status();
         let said = programs::error_in(&log);
         // There is none where nothing was said.
         let _ = fs::remove_file(&log);
+        let _ = fs::remove_file(&process);
         let status = status.with_context(|| format!("execute {}", record.runtime.display()))?;
         if !self.detach {
             tell(&home, &record, "exec_die", &self.command);
@@ -103,26 +124,12 @@ impl Exec {
         })
     }
 
-    fn options(&self, record: &Record) -> Result<Vec<String>> {
+    fn options(&self) -> Result<Vec<String>> {
         let mut options = Vec::new();
         let mut add = |option: &str, value: String| options.extend([option.to_owned(), value]);
-        let mut env = environment(&self.env_file, &self.env)?;
-        if let Some(typed) = &self.user {
-            let user = find_user(record, typed)?;
-            add("--user", format!("{}:{}", user.uid, user.gid));
-            for gid in user.additional_gids.iter().filter(|gid| **gid != user.gid) {
-                add("--additional-gids", gid.to_string());
-            }
-            if let Some(home) = &user.home
-                && !env.iter().any(|entry| entry.starts_with("HOME="))
-            {
-                env.push(format!("HOME={home}"));
-            }
+        for entry in self.environment()? {
+            add("--env", entry);
         }
-        if self.tty {
-            env.extend(valued("TERM".to_owned()));
-        }
-        env.into_iter().for_each(|entry| add("--env", entry));
         if let Some(dir) = &self.workdir {
             add("--cwd", dir.clone());
         }
@@ -136,6 +143,56 @@ impl Exec {
         options.extend(self.detach.then(|| "--detach".to_owned()));
         Ok(options)
     }
+
+    fn environment(&self) -> Result<Vec<String>> {
+        let mut env = environment(&self.env_file, &self.env)?;
+        if self.tty {
+            env.extend(valued("TERM".to_owned()));
+        }
+        Ok(env)
+    }
+
+    /// The whole process: by options, runtimes only add groups to those of the container's own user, so that
+    /// `--user nobody` would stay in root's.
+    fn as_user(&self, home: &Home, record: &Record, typed: &str) -> Result<Value> {
+        let path = home.dir(&record.id).join("bundle/config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path)?)?;
+        let mut process = config["process"].take();
+        let user = find_user(record, typed)?;
+        let own = find_user(record, &process["user"]["uid"].to_string())?;
+        let given = process["user"]["additionalGids"].as_array().cloned();
+        // What is not its user's was asked for with --group-add, for all of its processes.
+        let mut gids: Vec<u32> = given.unwrap_or_default().iter().flat_map(number).collect();
+        gids.retain(|gid| *gid != own.gid && !own.additional_gids.contains(gid));
+        gids.extend(user.additional_gids.iter().copied());
+        gids.sort_unstable();
+        gids.dedup();
+        process["user"] = json!({"uid": user.uid, "gid": user.gid, "additionalGids": gids});
+        let mut env = process["env"].as_array().cloned().unwrap_or_default();
+        let asked = self.environment()?;
+        if let Some(home) = &user.home
+            && !asked.iter().any(|entry| entry.starts_with("HOME="))
+        {
+            env.push(json!(format!("HOME={home}")));
+        }
+        env.extend(asked.into_iter().map(Value::String));
+        process["env"] = json!(env);
+        process["args"] = json!(self.command);
+        process["terminal"] = json!(self.tty);
+        if let Some(dir) = &self.workdir {
+            process["cwd"] = json!(dir);
+        }
+        if self.privileged {
+            let all = caps::read(None, caps::CapSet::Permitted)?;
+            let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+            process["capabilities"] = json!({"bounding": all, "effective": all, "permitted": all});
+        }
+        Ok(process)
+    }
+}
+
+fn number(gid: &Value) -> Option<u32> {
+    gid.as_u64()?.try_into().ok()
 }
 
 fn tell(home: &Home, record: &Record, action: &str, command: &[String]) {

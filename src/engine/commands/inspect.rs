@@ -8,6 +8,7 @@ use crate::engine::options::mounts::described;
 use crate::engine::programs;
 use crate::engine::record::{Home, Record, Restart};
 use crate::engine::template::Template;
+use crate::show;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
@@ -54,11 +55,13 @@ impl Inspect {
             }
         }
         match self.format.as_deref() {
-            None | Some("json") => println!("{}", serde_json::to_string_pretty(&found)?),
+            None | Some("json") => {
+                show::print(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
+            }
             Some(text) => {
                 let template = Template::parse(text)?;
                 for value in &found {
-                    println!("{}", template.render(value)?);
+                    show::print(&format!("{}\n", template.render(value)?))?;
                 }
             }
         }

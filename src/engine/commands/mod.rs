@@ -36,13 +36,10 @@ pub fn every(names: &[String], mut each: impl FnMut(&str) -> Result<()>) -> Resu
     ensure!(!names.is_empty(), "which container? `sc ps -a` lists them");
     let mut status = 0;
     for name in names {
-        match each(name) {
-            // What was typed, as scripts expect it.
-            Ok(()) => println!("{name}"),
-            Err(e) => {
-                super::cli::tell(&e);
-                status = 1;
-            }
+        // What was typed, as scripts expect it.
+        if let Err(e) = each(name).and_then(|()| crate::show::line(name)) {
+            super::cli::tell(&e);
+            status = 1;
         }
     }
     Ok(status)

@@ -137,7 +137,7 @@ impl Network {
             Verb::Inspect { names } => inspect(&home, names),
             Verb::Prune { force: _ } => {
                 for name in prune(&home)? {
-                    println!("{name}");
+                    crate::show::line(&name)?;
                 }
                 Ok(0)
             }
@@ -182,7 +182,7 @@ impl Create {
             labels: self.label.iter().map(split).collect(),
         };
         let claims = Claims::lock(home)?;
-        println!("{}", bridge::create(&claims, wish)?.id);
+        crate::show::line(bridge::create(&claims, wish)?.id)?;
         Ok(0)
     }
 }
@@ -288,7 +288,7 @@ fn inspect(home: &Home, names: &[String]) -> Result<u8> {
             }
         }
     }
-    println!("{}", serde_json::to_string_pretty(&found)?);
+    crate::show::print(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
     Ok(status)
 }
 

@@ -29,7 +29,7 @@ impl PortVerb {
         let given = Given::load(&home.dir(&record.id)).unwrap_or_default();
         let Some(wanted) = &self.port else {
             let each = |port: &Port, place| format!("{port} -> {place}\n");
-            print!("{}", lines(given.ports.iter(), each));
+            crate::show::print(&lines(given.ports.iter(), each))?;
             return Ok(0);
         };
         let wanted = ports::parse_exposed(wanted)?;
@@ -44,7 +44,7 @@ impl PortVerb {
             "container {} does not publish {wanted}; `sc port {0}` lists what it does",
             record.name
         );
-        print!("{text}");
+        crate::show::print(&text)?;
         Ok(0)
     }
 }

@@ -96,7 +96,7 @@ fn agreed(force: bool, what: &str) -> Result<bool> {
         std::io::stdin().is_terminal(),
         "this removes {what}: type --force, as nobody can be asked"
     );
-    print!("This removes {what}. Are you sure? [y/N] ");
+    crate::show::print(&format!("This removes {what}. Are you sure? [y/N] "))?;
     std::io::stdout().flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
@@ -130,9 +130,9 @@ fn prune_containers(home: &Home, filter: &[String]) -> Result<u8> {
         }
     }
     if !gone.is_empty() {
-        println!("Deleted Containers:\n{}\n", gone.join("\n"));
+        crate::show::line(format!("Deleted Containers:\n{}\n", gone.join("\n")))?;
     }
-    println!("Total reclaimed space: {}", show::size(freed));
+    crate::show::line(format!("Total reclaimed space: {}", show::size(freed)))?;
     Ok(status)
 }
 
@@ -161,17 +161,19 @@ impl All {
         let home = global.home()?;
         let healed = heal(&home)?;
         if healed > 0 {
-            println!("Cleared away after killed processes or a reboot: {healed}\n");
+            crate::show::line(format!(
+                "Cleared away after killed processes or a reboot: {healed}\n"
+            ))?;
         }
         let status = prune_containers(&home, &self.filter)?;
         let gone = prune_networks(&home)?;
         if !gone.is_empty() {
-            println!("\nDeleted Networks:\n{}", gone.join("\n"));
+            crate::show::line(format!("\nDeleted Networks:\n{}", gone.join("\n")))?;
         }
         if self.volumes {
             let gone = volumes::prune(&home, false)?;
             if !gone.is_empty() {
-                println!("\nDeleted Volumes:\n{}", gone.join("\n"));
+                crate::show::line(format!("\nDeleted Volumes:\n{}", gone.join("\n")))?;
             }
         }
         let mut images = programs::image(&home.root);

@@ -34,7 +34,7 @@ impl Run {
         match self.detach {
             true => {
                 attach::start(&home, &record.id)?.begun()?;
-                println!("{}", record.id);
+                crate::show::line(record.id)?;
                 Ok(0)
             }
             false => self.attached(&home, &record),

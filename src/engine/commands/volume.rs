@@ -107,7 +107,7 @@ fn create(home: &Home, name: &str, label: &[String], driver: &str) -> Result<u8>
     let mut hold = Hold::take(home)?;
     let name = hold.make(name, &label.iter().map(split).collect())?;
     hold.keep();
-    println!("{name}");
+    crate::show::line(&name)?;
     Ok(0)
 }
 
@@ -183,7 +183,7 @@ fn list(home: &Home, quiet: bool, filter: &[String], as_json: bool) -> Result<u8
         };
         text.push_str(&(line + "\n"));
     }
-    print!("{text}");
+    crate::show::print(&text)?;
     Ok(0)
 }
 
@@ -203,7 +203,7 @@ fn inspect(home: &Home, names: &[String]) -> Result<u8> {
             }
         }
     }
-    println!("{}", serde_json::to_string_pretty(&found)?);
+    crate::show::print(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
     Ok(status)
 }
 
@@ -227,10 +227,10 @@ pub fn describe(home: &Home, name: &str) -> Result<Option<Value>> {
 fn prune(home: &Home, all: bool, force: bool) -> Result<u8> {
     let which = if all { "all" } else { "anonymous" };
     if !force {
-        print!(
+        crate::show::print(&format!(
             "WARNING! This will remove {which} volumes not used by at least one container.\nAre you sure you want to continue? \
              [y/N] "
-        );
+        ))?;
         std::io::stdout().flush()?;
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer).context("stdin")?;
@@ -240,8 +240,8 @@ fn prune(home: &Home, all: bool, force: bool) -> Result<u8> {
     }
     let removed = volumes::prune(home, all)?;
     if !removed.is_empty() {
-        println!("Deleted Volumes:\n{}\n", removed.join("\n"));
+        crate::show::line(format!("Deleted Volumes:\n{}\n", removed.join("\n")))?;
     }
-    println!("{} removed", removed.len());
+    crate::show::line(format!("{} removed", removed.len()))?;
     Ok(0)
 }

@@ -24,7 +24,7 @@ impl Wait {
         let mut status = 0;
         for name in &self.containers {
             match ended(&home, name) {
-                Ok(exit) => println!("{exit}"),
+                Ok(exit) => crate::show::line(exit)?,
                 Err(e) => {
                     tell(&e);
                     status = 1;
