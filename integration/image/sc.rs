@@ -19,6 +19,7 @@ tests! {
     a_bundle_is_run_as_it_is ["busybox"],
     a_mistake_is_told_with_what_to_type ["busybox"],
     a_user_of_exec_has_its_own_groups_only ["busybox"],
+    files_of_the_host_stay_their_owners_when_exec_uses_them ["busybox"],
     output_that_nobody_takes_is_neither_a_hang_nor_a_success ["busybox", "sh"],
     many_at_once_leave_nothing ["busybox"],
 }
@@ -334,6 +335,46 @@ fn many_at_once_leave_nothing(place: &Place) -> Result<()> {
         let said = text(one.wait_with_output()?)?;
         ensure!(said == format!("{n}\n"), "{said}");
     }
+    assert_nothing(place)
+}
+
+/// A runtime makes stdio its process's user's.
+fn files_of_the_host_stay_their_owners_when_exec_uses_them(place: &Place) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    with_image(place)?;
+    ok(
+        place,
+        &["run", "-d", "--name", "web", "busybox", "sleep", "1000"],
+    )?;
+    let files = ["in", "out", "err"].map(|name| place.dir.join(name));
+    let long = "line\n".repeat(100_000);
+    fs::write(&files[0], &long)?;
+    let exec = |script: &str| -> Result<std::process::ExitStatus> {
+        let args = ["exec", "-i", "-u", "joe", "web", "sh", "-c", script];
+        let mut command = command(place, &args);
+        command.stdin(fs::File::open(&files[0])?);
+        command.stdout(fs::File::create(&files[1])?);
+        Ok(command.stderr(fs::File::create(&files[2])?).status()?)
+    };
+    let status = exec("cat; echo no >&2; exit 7")?;
+    ensure!(status.code() == Some(7), "{status}");
+    ensure!(fs::read_to_string(&files[1])? == long);
+    ensure!(fs::read_to_string(&files[2])? == "no\n");
+    // What is left in the background holds nobody up, and stdin need not be read.
+    let status = exec("sleep 1000 & echo done")?;
+    ensure!(status.success(), "{status}");
+    ensure!(fs::read_to_string(&files[1])? == "done\n");
+    for file in &files {
+        let seen = fs::metadata(file)?;
+        ensure!(seen.uid() == 0 && seen.gid() == 0, "{}", file.display());
+    }
+    let mut full = command(place, &["exec", "web", "echo", "lost"]);
+    full.stdout(fs::File::options().write(true).open("/dev/full")?);
+    let full = full.output()?;
+    let said = String::from_utf8_lossy(&full.stderr).into_owned();
+    ensure!(full.status.code() == Some(125), "{} {said}", full.status);
+    ensure!(said.contains("No space left"), "{said}");
+    ok(place, &["rm", "-f", "web"])?;
     assert_nothing(place)
 }
 

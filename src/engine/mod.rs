@@ -22,6 +22,7 @@
 //! was copied from: when both are gone, however they went, the kernel has unmounted it.
 
 pub mod attach;
+pub mod carry;
 pub mod cli;
 pub mod commands;
 pub mod config;

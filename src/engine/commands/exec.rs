@@ -1,5 +1,6 @@
 //! `exec`: one more process in a running container, by its runtime.
 
+use crate::engine::carry;
 use crate::engine::cli::Global;
 use crate::engine::events::{self, Event};
 use crate::engine::inside;
@@ -95,14 +96,15 @@ impl Exec {
                     .arg(&record.id)
             }
         };
-        if !self.interactive && !self.tty || self.detach {
-            runtime.stdin(Stdio::null());
-        }
-        if self.detach {
-            runtime.stdout(Stdio::null()).stderr(Stdio::null());
-        }
         tell(&home, &record, "exec_start", &self.command);
-        let status = runtime.status();
+        let status = if self.detach {
+            let nothing = runtime.stdin(Stdio::null()).stdout(Stdio::null());
+            nothing.stderr(Stdio::null()).status().map_err(Into::into)
+        } else if self.tty {
+            runtime.status().map_err(Into::into)
+        } else {
+            carry::run(&mut runtime, self.interactive)
+        };
         let said = programs::error_in(&log);
         // There is none where nothing was said.
         let _ = fs::remove_file(&log);
