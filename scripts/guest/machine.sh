@@ -57,13 +57,17 @@ send_job() {
 # await_event NAME SECONDS: waits for the guest to say NAME and leaves the rest of its line in $event.
 # Returns 124 when the time is over and 125 when the machine is gone.
 await_event() {
-    local name=$1 end=$((SECONDS + $2)) line alive=1
+    local name=$1 end=$((SECONDS + $2)) line='' piece alive=1
     while ((alive && SECONDS < end)); do
         kill -0 "$qemu" 2>/dev/null || alive=0 # then one last look: it may have spoken before it died
-        if read -r -t 1 line <&"$events" && [[ $line == "$name"* ]]; then
+        # A read that runs out of time within a line has taken the line's beginning away.
+        read -r -t 1 piece <&"$events" || { line+=$piece && continue; }
+        line+=$piece
+        if [[ $line == "$name"* ]]; then
             event=${line#"$name"}
             return 0
         fi
+        line=
     done
     ((alive)) && return 124
     return 125
