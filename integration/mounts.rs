@@ -30,6 +30,7 @@ tests! {
     a_bind_of_an_inherited_descriptor_works [Need::Beyond("runc", "in 1.1.5 the number means another descriptor by then"), Need::Beyond("crun", "1.8 fails")],
     a_bind_with_options_of_a_file_system_is_refused [Need::Beyond("crun", "1.8 ignores them"), OLD_RUNC],
     a_missing_bind_source_is_an_error_that_names_it,
+    a_file_over_a_directory_is_an_error_that_says_so,
     a_missing_mount_point_is_made [Need::Beyond("crun", "1.8 makes it 1755")],
     mounts_are_made_in_their_order,
     a_mount_point_below_an_absolute_symlink_stays_inside [Need::Beyond("crun", "1.8 completes no symlink")],
@@ -481,6 +482,20 @@ fn a_bind_with_options_of_a_file_system_is_refused(t: &Place) -> Result<()> {
     Ok(())
 }
 
+fn a_file_over_a_directory_is_an_error_that_says_so(t: &Place) -> Result<()> {
+    let file = t.path("file");
+    fs::write(&file, "")?;
+    let bundle = t.bundle().args(&["true"]).bind(&file, "/etc", &["bind"]);
+    t.create_fails(&bundle, &["/etc", "director"]);
+    let dir = dir_with(t, "data", "file")?;
+    let bundle = t
+        .bundle()
+        .args(&["true"])
+        .bind(&dir, "/etc/passwd", &["bind"]);
+    t.create_fails(&bundle, &["/etc/passwd", "director"]);
+    Ok(())
+}
+
 fn a_missing_bind_source_is_an_error_that_names_it(t: &Place) -> Result<()> {
     let bundle = t
         .bundle()
@@ -582,14 +597,29 @@ fn tmpcopyup_copies_what_was_there(t: &Place) -> Result<()> {
 }
 
 fn tmpfs_keeps_the_mode_of_its_mount_point(t: &Place) -> Result<()> {
-    let bundle = t.bundle().mount(tmpfs("/tmp", &[]));
-    assert_eq!(t.run(&bundle.sh("stat -c %a /tmp"))?.text(), "1777");
+    let bundle = t
+        .bundle()
+        .mount(tmpfs("/private", &[]))
+        .mount(tmpfs("/copied", &["tmpcopyup"]))
+        .mount(tmpfs("/made", &[]));
+    fs::create_dir(bundle.inside("private"))?;
+    fs::set_permissions(bundle.inside("private"), fs::Permissions::from_mode(0o2750))?;
+    fs::create_dir(bundle.inside("copied"))?;
+    fs::set_permissions(bundle.inside("copied"), fs::Permissions::from_mode(0o710))?;
+    let bundle = bundle.sh("stat -c %a /private /copied /made");
+    assert_eq!(t.run(&bundle)?.text(), "2750\n710\n1777");
     Ok(())
 }
 
 fn a_mode_asked_for_wins_over_that_of_the_mount_point(t: &Place) -> Result<()> {
-    let bundle = t.bundle().mount(tmpfs("/root", &["mode=700"]));
-    assert_eq!(t.run(&bundle.sh("stat -c %a /root"))?.text(), "700");
+    let bundle = t
+        .bundle()
+        .mount(tmpfs("/root", &["mode=701"]))
+        .mount(tmpfs("/etc", &["tmpcopyup", "mode=702"]));
+    assert_eq!(
+        t.run(&bundle.sh("stat -c %a /root /etc"))?.text(),
+        "701\n702"
+    );
     Ok(())
 }
 

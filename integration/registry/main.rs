@@ -34,6 +34,7 @@ mod server;
 mod wire;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use nix::sys::signal::{SigHandler, Signal};
 use place::Place;
 use std::process::ExitCode;
 
@@ -64,6 +65,9 @@ const SUBJECTS: &[(&str, &[Test])] = &[
 ];
 
 fn main() -> ExitCode {
+    // A shell's `&` has SIGINT ignored; sc-image keeps it so, and could not be interrupted.
+    // SAFETY: SIG_DFL is no handler of ours.
+    unsafe { nix::sys::signal::signal(Signal::SIGINT, SigHandler::SigDfl) }.expect("sigaction");
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
     for (subject, tests) in SUBJECTS {

@@ -4,7 +4,7 @@ use crate::sys::Call;
 use anyhow::Result;
 use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{FileStat, Mode, SFlag};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag};
 use nix::unistd::{Gid, Uid};
 use std::ffi::CStr;
 use std::fs::File;
@@ -15,7 +15,6 @@ use super::inside::kind_of;
 /// Copies what `from` (a path handle on a directory) holds into `to`: directories, files, links and
 /// special files, with mode and owner. Never follows a link.
 pub fn copy(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
-    let stat = nix::sys::stat::fstat(from).call("fstat", String::new)?;
     let mut dir = Dir::openat(
         from,
         ".",
@@ -33,13 +32,12 @@ pub fn copy(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
             copy_entry(from, to, &name)?;
         }
     }
-    nix::sys::stat::fchmodat(
-        to,
-        ".",
-        mode_of(&stat),
-        nix::sys::stat::FchmodatFlags::FollowSymlink,
-    )
-    .call("fchmodat", || "\".\"".to_owned())?;
+    Ok(())
+}
+
+/// Gives the directory `to` the owner of `from`.
+pub fn copy_owner(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
+    let stat = nix::sys::stat::fstat(from).call("fstat", String::new)?;
     own(to, c".", &stat)
 }
 
@@ -57,7 +55,7 @@ fn copy_entry(from: BorrowedFd, to: BorrowedFd, name: &CStr) -> Result<()> {
                 below.call("openat", args)?,
                 copy_of_it.call("openat", args)?,
             );
-            return copy(below.as_fd(), copy_of_it.as_fd());
+            copy(below.as_fd(), copy_of_it.as_fd())?;
         }
         SFlag::S_IFLNK => {
             let target = nix::fcntl::readlinkat(from, name).call("readlinkat", args)?;
@@ -67,7 +65,13 @@ fn copy_entry(from: BorrowedFd, to: BorrowedFd, name: &CStr) -> Result<()> {
         special => nix::sys::stat::mknodat(to, name, special, mode_of(&stat), stat.st_rdev)
             .call("mknodat", args)?,
     }
-    own(to, name, &stat)
+    own(to, name, &stat)?;
+    // Links have none of their own. For all others again: chown(2) takes the set-user-ID bit away.
+    if kind_of(&stat) != SFlag::S_IFLNK {
+        nix::sys::stat::fchmodat(to, name, mode_of(&stat), FchmodatFlags::FollowSymlink)
+            .call("fchmodat", args)?;
+    }
+    Ok(())
 }
 
 fn copy_file(from: BorrowedFd, to: BorrowedFd, name: &CStr, stat: &FileStat) -> Result<()> {
@@ -109,15 +113,15 @@ mod tests {
         fs::create_dir_all(from.join("sub"))?;
         fs::create_dir_all(&to)?;
         fs::write(from.join("sub/file"), "content")?;
-        fs::set_permissions(from.join("sub/file"), fs::Permissions::from_mode(0o640))?;
-        fs::set_permissions(from.join("sub"), fs::Permissions::from_mode(0o711))?;
+        fs::set_permissions(from.join("sub/file"), fs::Permissions::from_mode(0o4640))?;
+        fs::set_permissions(from.join("sub"), fs::Permissions::from_mode(0o2711))?;
         symlink("/nowhere", from.join("link"))?;
         copy(File::open(&from)?.as_fd(), File::open(&to)?.as_fd())?;
         assert_eq!(fs::read_to_string(to.join("sub/file"))?, "content");
         let mode =
             |p: &str| fs::symlink_metadata(to.join(p)).map(|m| m.permissions().mode() & 0o7777);
-        assert_eq!(mode("sub/file")?, 0o640);
-        assert_eq!(mode("sub")?, 0o711);
+        assert_eq!(mode("sub/file")?, 0o4640);
+        assert_eq!(mode("sub")?, 0o2711);
         assert_eq!(
             fs::read_link(to.join("link"))?,
             std::path::Path::new("/nowhere")

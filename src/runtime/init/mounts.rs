@@ -10,10 +10,14 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+
+/// Of a file system: a key, and its value if it takes one.
+type Parameter = (String, Option<String>);
 
 /// The container's cgroup, as init knows of it.
 #[derive(Debug, Clone, Copy)]
@@ -47,14 +51,19 @@ pub fn perform(
             options,
             copy_up,
         } => {
+            let covered = covered_mode(mount, root, fstype, options);
+            let options: Cow<[Parameter]> = match covered {
+                Some(mode) => [&options[..], &[mode]].concat().into(),
+                None => options.into(),
+            };
             let target = open_target(mount, root, Missing::Directory)?;
             if options.iter().any(too_long) {
                 // The path way: fsconfig(2) takes at most 255 bytes.
-                mount_long(fstype, source, options, set, target.as_fd())?;
+                mount_long(fstype, source, &options, set, target.as_fd())?;
                 let tree = inside::open(root, &mount.destination, OFlag::O_PATH)?;
                 return finish(mount, tree, late);
             }
-            let tree = new_filesystem(fstype, source, options, set, copy_up.then_some(&target))?;
+            let tree = new_filesystem(fstype, source, &options, set, copy_up.then_some(&target))?;
             (tree, target)
         }
         MountKind::Bind { .. } => {
@@ -75,8 +84,47 @@ pub fn perform(
             return remount(mount, root, options).map(|()| None);
         }
     };
-    sys::mount::attach(tree.as_fd(), target.as_fd())?;
+    sys::mount::attach(tree.as_fd(), target.as_fd())
+        .map_err(|e| explain_attach(e, tree.as_fd(), target.as_fd()))?;
     finish(mount, tree, late)
+}
+
+/// A tmpfs that was not told its mode takes that of the directory it covers, as with runc; 1777
+/// where there is none.
+fn covered_mode(
+    mount: &Mount,
+    root: BorrowedFd,
+    fstype: &str,
+    options: &[Parameter],
+) -> Option<Parameter> {
+    if fstype != "tmpfs" || has(options, "mode") {
+        return None;
+    }
+    let covered = inside::open(root, &mount.destination, OFlag::O_PATH).ok()?;
+    let stat = inside::stat_fd(covered.as_fd()).ok()?;
+    let mode = stat.st_mode & !SFlag::S_IFMT.bits();
+    Some(("mode".to_owned(), Some(format!("{mode:o}"))))
+}
+
+fn has(options: &[Parameter], key: &str) -> bool {
+    options.iter().any(|(other, _)| other == key)
+}
+
+/// move_mount(2) says of a file and a directory no more than EINVAL.
+fn explain_attach(e: sys::Error, tree: BorrowedFd, target: BorrowedFd) -> anyhow::Error {
+    let is_directory = |fd| {
+        let stat = inside::stat_fd(fd).ok()?;
+        Some(inside::kind_of(&stat) == SFlag::S_IFDIR)
+    };
+    match (e.errno, is_directory(tree), is_directory(target)) {
+        (Errno::EINVAL, Some(true), Some(false)) => {
+            anyhow!("a directory cannot be mounted on what is not a directory in the rootfs")
+        }
+        (Errno::EINVAL, Some(false), Some(true)) => {
+            anyhow!("what is not a directory cannot be mounted on a directory of the rootfs")
+        }
+        _ => e.into(),
+    }
 }
 
 /// linux.mountLabel on the root of an mqueue file system. It takes no `context=`, as there is one for
@@ -160,7 +208,7 @@ fn open_target(mount: &Mount, root: BorrowedFd, missing: Missing) -> Result<Owne
 fn new_filesystem(
     fstype: &str,
     source: &str,
-    options: &[(String, Option<String>)],
+    options: &[Parameter],
     attr: u64,
     copy_up: Option<&OwnedFd>,
 ) -> Result<OwnedFd> {
@@ -178,6 +226,9 @@ fn new_filesystem(
     // Filled while still detached and writable: nobody sees it half done.
     let tree = fs.mount(attr & !READONLY)?;
     copy_up::copy(from.as_fd(), tree.as_fd()).context("tmpcopyup")?;
+    if !has(options, "uid") && !has(options, "gid") {
+        copy_up::copy_owner(from.as_fd(), tree.as_fd()).context("tmpcopyup")?;
+    }
     set_attr(&tree, attr & READONLY, 0)?;
     Ok(tree)
 }
@@ -201,14 +252,14 @@ fn explain(e: sys::Error, fstype: &str) -> anyhow::Error {
     }
 }
 
-fn too_long((_, value): &(String, Option<String>)) -> bool {
+fn too_long((_, value): &Parameter) -> bool {
     value.as_ref().is_some_and(|v| v.len() > 255)
 }
 
 fn mount_long(
     fstype: &str,
     source: &str,
-    options: &[(String, Option<String>)],
+    options: &[Parameter],
     attr: u64,
     target: BorrowedFd,
 ) -> Result<()> {
@@ -253,7 +304,7 @@ fn cgroup_tree(attr: u64, cgroup: OwnCgroup) -> Result<OwnedFd> {
     }
 }
 
-fn remount(mount: &Mount, root: BorrowedFd, options: &[(String, Option<String>)]) -> Result<()> {
+fn remount(mount: &Mount, root: BorrowedFd, options: &[Parameter]) -> Result<()> {
     let there = inside::open(root, &mount.destination, OFlag::O_PATH)?;
     if !options.is_empty() {
         let fs = FsContext::pick(there.as_fd())?;
