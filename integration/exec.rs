@@ -32,6 +32,8 @@ tests! {
     the_containers_seccomp_profile_holds,
     nothing_of_the_callers_leaks,
     preserved_descriptors_are_passed,
+    a_preserved_descriptor_that_is_not_open_is_an_error [
+        Need::Beyond("runc", "1.1.5 does not look"), Need::Beyond("crun", "1.8 ignores it")],
     a_working_directory_outside_the_root_is_refused,
     a_detached_process_has_a_pid_file_and_a_pidfd [OLD[0], OLD[1]],
     what_cannot_be_handed_out_ends_the_process,
@@ -524,6 +526,18 @@ fn preserved_descriptors_are_passed(t: &Place) -> Result<()> {
         .text();
     // 0 to 3, and the listing's own.
     assert_eq!(out, "through the gate5");
+    c.end()
+}
+
+/// CVE-2024-21626: the numbers that the caller left free are those of the runtime's own directories.
+fn a_preserved_descriptor_that_is_not_open_is_an_error(t: &Place) -> Result<()> {
+    let c = t.sleeper()?;
+    for count in 1..12 {
+        let count = count.to_string();
+        t.runtime(["exec", "--preserve-fds", &count, &c.id, "true"])
+            .run()?
+            .fails_with(255, &[&format!("preserved-fd 3 (of {count})")]);
+    }
     c.end()
 }
 

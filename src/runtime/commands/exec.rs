@@ -18,6 +18,9 @@ use std::path::Path;
 
 /// Gives the exit status of the process, or 0 with `--detach`.
 pub fn exec(global: &Global, args: &ExecArgs) -> Result<i32> {
+    // Before anything of ours is open: a number that the caller left free would be a directory of the
+    // host's (CVE-2024-21626).
+    create::guard_descriptors(args.preserve_fds)?;
     let container = Container::load(&global.root, &args.id)?;
     let act = match args.ignore_paused {
         true => Act::ExecPaused,
@@ -76,7 +79,6 @@ fn draw(container: &Container, args: &ExecArgs) -> Result<ExecPlan> {
         preserve_fds: args.preserve_fds,
         ..host::ask_for(record)?
     };
-    create::guard_descriptors(ask.preserve_fds)?;
     warnings.extend(validate::check_process(&process, &spec, &ask)?);
     let linux = spec.linux().as_ref();
     let inside =
