@@ -19,6 +19,7 @@ tests! {
     data_options_reach_the_file_system,
     one_option_may_hold_several_words,
     a_readonly_tmpfs_may_have_mounts_in_it,
+    an_overlay_is_mounted_whose_paths_hold_commas,
     later_options_win_over_earlier_ones [Need::Beyond("crun", "1.8 sets flags and clears none")],
     a_bind_is_as_its_source_but_for_its_options,
     a_bind_keeps_restrictions_of_its_source [Need::Beyond("crun", "1.8 drops them")],
@@ -479,6 +480,27 @@ fn a_bind_with_options_of_a_file_system_is_refused(t: &Place) -> Result<()> {
         &bundle,
         &["bind mounts cannot have any filesystem-specific options applied"],
     );
+    Ok(())
+}
+
+/// All in one string, with the comma of a path after a backslash: as mount(2) took it.
+fn an_overlay_is_mounted_whose_paths_hold_commas(t: &Place) -> Result<()> {
+    let lower = dir_with(t, "lower,one", "file")?;
+    let (upper, work) = (t.path("upper"), t.path("work"));
+    fs::create_dir(&upper)?;
+    fs::create_dir(&work)?;
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        lower.display().to_string().replace(',', "\\,"),
+        upper.display(),
+        work.display()
+    );
+    let bundle = t
+        .bundle()
+        .mount(json!({"destination": "/o", "type": "overlay", "source": "overlay", "options": [options]}))
+        .sh("cat /o/file; echo new >/o/made");
+    assert_eq!(t.run(&bundle)?.text(), "file");
+    assert_eq!(fs::read_to_string(upper.join("made"))?, "new\n");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! `create`: makes a container that waits for `start`.
 
 use crate::runtime::cli::{CreateArgs, Global};
-use crate::runtime::container::{Claim, Record};
+use crate::runtime::container::{Claim, Record, check_id};
 use crate::runtime::parent::{self, Begin, Made, Order, terminal};
 use crate::runtime::plan::{Ask, Plan};
 use crate::runtime::{config, log, lsm, plan, validate};
@@ -33,6 +33,7 @@ pub struct Drawn {
 
 /// config.json to plan, with the facts of this host.
 pub fn draw(global: &Global, args: &CreateArgs) -> Result<Drawn> {
+    check_id(&args.id)?;
     let bundle =
         std::path::absolute(&args.bundle).with_context(|| format!("--bundle {:?}", args.bundle))?;
     let loaded = config::load(&bundle)?;

@@ -74,10 +74,7 @@ fn one(
         ));
     }
     let destination = clean(destination);
-    let options = Options::read(
-        asked.typ().as_deref().unwrap_or_default(),
-        asked.options().as_deref().unwrap_or_default(),
-    );
+    let options = Options::read(asked.options().as_deref().unwrap_or_default());
     let kind = kind(
         &field,
         asked,
@@ -380,12 +377,17 @@ impl Datum<'_> {
 }
 
 /// mount(2), which runc uses, hands all options over as one string, and the kernel cuts it at
-/// commas; fsconfig(2) takes one at a time. Where a comma can be quoted (SELinux contexts) or is a
-/// part of a path (overlay) the word stays whole.
-fn parts<'w>(word: &'w str, fstype: &str) -> impl Iterator<Item = &'w str> {
-    let whole = fstype == "overlay" || word.contains(['"', '\\']);
-    word.split(move |c| c == ',' && !whole)
-        .filter(|part| !part.is_empty())
+/// commas; fsconfig(2) takes one at a time. A comma in quotes (SELinux contexts) or after a backslash
+/// (paths of overlay) is a part of the value.
+fn parts(word: &str) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    let cut = move |c| {
+        let cut = c == ',' && !quoted && !escaped;
+        quoted ^= c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        cut
+    };
+    word.split(cut).filter(|part| !part.is_empty())
 }
 
 /// `options`, read.
@@ -409,7 +411,7 @@ struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
-    fn read(fstype: &str, words: &'a [String]) -> Self {
+    fn read(words: &'a [String]) -> Self {
         let mut all = Options::default();
         for (at, word) in words.iter().enumerate() {
             match meaning(word) {
@@ -437,7 +439,7 @@ impl<'a> Options<'a> {
                 }
                 Word::IdMap { recursive } => all.id_map = Some((at, recursive)),
                 Word::Nothing => {}
-                Word::Data => all.data.extend(parts(word, fstype).map(|part| {
+                Word::Data => all.data.extend(parts(word).map(|part| {
                     let (key, value) = match part.split_once('=') {
                         Some((key, value)) => (key, Some(value)),
                         None => (part, None),
@@ -718,8 +720,8 @@ mod tests {
             ("ext4", &["data=journal", "ro"], &["ro", "data=journal"]),
             (
                 "overlay",
-                &["lowerdir=/a,b:/c", "ro"],
-                &["ro", "lowerdir=/a,b:/c"],
+                &["lowerdir=/a\\,b:/c,upperdir=/u,index=off", "ro"],
+                &["ro", "lowerdir=/a\\,b:/c", "upperdir=/u", "index=off"],
             ),
         ] {
             let asked =
