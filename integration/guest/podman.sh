@@ -21,23 +21,11 @@ run_shows_output_and_exit_status() {
     same "output" $'out\nerr' "$output"
 }
 
-run_passes_stdin_on() {
-    same "output" HELLO "$(echo hello | in_image -i "$image" tr a-z A-Z)"
-}
-
 run_has_a_terminal() {
     status_of script -qec "$(printf '%q ' command podman --cgroup-manager cgroupfs --runtime "$SC_RUNTIME" run --rm -t \
         --network none "$image" sh -c 'tty; exit 5')" /dev/null
     same "exit status" 5 "$status"
     same "tty" /dev/pts/0 "${output%%$'\r'*}"
-}
-
-missing_program_is_127_and_a_directory_126() {
-    status_of in_image "$image" /no/such/program
-    same "exit status of a missing program" 127 "$status"
-    contains "message" /no/such/program "$output"
-    status_of in_image "$image" /etc
-    same "exit status of a directory" 126 "$status"
 }
 
 detached_container_stops_and_is_removed() {
