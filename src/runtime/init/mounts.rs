@@ -3,7 +3,8 @@
 use super::copy_up;
 use super::inside::{self, Missing};
 use super::rootfs::empty_tmpfs;
-use crate::runtime::plan::{Mount, MountKind};
+use crate::runtime::plan::mounts::{has, joined};
+use crate::runtime::plan::{Mount, MountKind, Parameter};
 use crate::sys::{self, Call, mount::FsContext};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
@@ -15,9 +16,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 const READONLY: u64 = libc::MOUNT_ATTR_RDONLY;
-
-/// Of a file system: a key, and its value if it takes one.
-type Parameter = (String, Option<String>);
 
 /// The container's cgroup, as init knows of it.
 #[derive(Debug, Clone, Copy)]
@@ -104,10 +102,6 @@ fn covered_mode(
     let stat = inside::stat_fd(covered.as_fd()).ok()?;
     let mode = stat.st_mode & !SFlag::S_IFMT.bits();
     Some(("mode".to_owned(), Some(format!("{mode:o}"))))
-}
-
-fn has(options: &[Parameter], key: &str) -> bool {
-    options.iter().any(|(other, _)| other == key)
 }
 
 /// move_mount(2) says of a file and a directory no more than EINVAL.
@@ -263,13 +257,6 @@ fn mount_long(
     attr: u64,
     target: BorrowedFd,
 ) -> Result<()> {
-    let data: Vec<String> = options
-        .iter()
-        .map(|(key, value)| match value {
-            Some(value) => format!("{key}={value}"),
-            None => key.clone(),
-        })
-        .collect();
     // The low MOUNT_ATTR_* bits for ro, nosuid, nodev and noexec are MS_* bits too.
     let flags = attr & 0xf;
     Ok(sys::mount::mount_by_path(
@@ -277,7 +264,7 @@ fn mount_long(
         target,
         fstype,
         flags,
-        &data.join(","),
+        &joined(options),
     )?)
 }
 

@@ -349,7 +349,7 @@ pub enum MountKind {
         fstype: String,
         source: String,
         /// fsconfig parameters in order: `("mode", Some("755"))`, `("ro", None)`.
-        options: Vec<(String, Option<String>)>,
+        options: Vec<Parameter>,
         /// `tmpcopyup`: what is at the destination is copied into the new tmpfs.
         copy_up: bool,
     },
@@ -363,10 +363,11 @@ pub enum MountKind {
     /// bind of that directory. Where cgroup2 cannot be mounted (EPERM) also the bind.
     Cgroup { namespace: bool },
     /// `remount`: change the flags of what is already mounted there.
-    Remount {
-        options: Vec<(String, Option<String>)>,
-    },
+    Remount { options: Vec<Parameter> },
 }
+
+/// What fsconfig(2) sets: a key, and its value if it takes one.
+pub type Parameter = (String, Option<String>);
 
 impl MountKind {
     /// The source of a bind that is a descriptor of the runtime's own, which means nothing in init's

@@ -6,7 +6,7 @@
 
 use super::namespaces::id_map;
 use super::paths::clean;
-use super::{Ask, Attr, IdMap, Mount, MountIdMap, MountIds, MountKind};
+use super::{Ask, Attr, IdMap, Mount, MountIdMap, MountIds, MountKind, Parameter};
 use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::Mount as Asked;
 use std::path::Path;
@@ -14,8 +14,6 @@ use std::path::Path;
 const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 /// Three values in one field of the mask: to set one, all of it is cleared (mount_setattr(2)).
 const ATIME: u64 = libc::MOUNT_ATTR__ATIME;
-
-type Parameters = Vec<(String, Option<String>)>;
 
 /// What else of the container decides about its mounts.
 pub struct Surroundings<'a> {
@@ -52,11 +50,24 @@ pub fn label(mounts: &mut [Mount], label: &str) {
         else {
             continue;
         };
-        let has_one = options.iter().any(|(key, _)| key == "context");
-        if !WITHOUT.contains(&fstype.as_str()) && !has_one {
+        if !WITHOUT.contains(&fstype.as_str()) && !has(options, "context") {
             options.push(("context".to_owned(), Some(label.to_owned())));
         }
     }
+}
+
+pub fn has(options: &[Parameter], key: &str) -> bool {
+    options.iter().any(|(other, _)| other == key)
+}
+
+/// All in one string, as mount(2) takes them.
+pub fn joined(options: &[Parameter]) -> String {
+    let one = |(key, value): &Parameter| match value {
+        Some(value) => format!("{key}={value}"),
+        None => key.clone(),
+    };
+    let all: Vec<String> = options.iter().map(one).collect();
+    all.join(",")
 }
 
 fn one(
@@ -452,7 +463,7 @@ impl<'a> Options<'a> {
     }
 
     /// Parameters of the file system. Defaults are said only to one that exists.
-    fn parameters(&self, readonly: Option<bool>, exists: bool) -> Parameters {
+    fn parameters(&self, readonly: Option<bool>, exists: bool) -> Vec<Parameter> {
         let readonly = readonly.map(|yes| if yes { "ro" } else { "rw" });
         let said = self.superblock.iter().filter(|(_, d)| exists || !d);
         let flags = readonly.into_iter().chain(said.map(|(word, _)| *word));

@@ -3,10 +3,11 @@
 //! For eyes, and for the golden files of `bundles/examples`: a change of what is done for a
 //! config.json shows as a change of lines.
 
+use super::mounts::joined;
 use super::unit::{Manager, Property, UnitPlan};
 use super::{
     Attr, CgroupPlan, CloneRoute, Hook, IdMap, InitPlan, Mount, MountIdMap, MountIds, MountKind,
-    ParentPlan, Plan, ProcessPlan, RootfsPlan, TimeOffset, process,
+    Parameter, ParentPlan, Plan, ProcessPlan, RootfsPlan, TimeOffset, process,
 };
 use std::path::Path;
 
@@ -322,15 +323,10 @@ fn mapped(map: &MountIdMap) -> String {
     }
 }
 
-fn parameters(options: &[(String, Option<String>)]) -> String {
-    let one = |(key, value): &(String, Option<String>)| match value {
-        Some(value) => format!("{key}={value}"),
-        None => key.clone(),
-    };
-    let all: Vec<String> = options.iter().map(one).collect();
-    match all.is_empty() {
+fn parameters(options: &[Parameter]) -> String {
+    match options.is_empty() {
         true => String::new(),
-        false => format!(" with {:?}", all.join(",")),
+        false => format!(" with {:?}", joined(options)),
     }
 }
 
