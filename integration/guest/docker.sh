@@ -21,6 +21,7 @@ docker() {
 # Its bridge costs a second or two here: the checks of networks have it.
 run() { docker run --network none "$@"; }
 in_image() { run --rm "$@"; }
+exists() { docker container inspect "$1"; }
 of() { docker inspect -f "{{$2}}" "$1"; }
 cgroup_of() { echo "/sys/fs/cgroup$(cut -d: -f3 "/proc/$(of "$1" .State.Pid)/cgroup")"; }
 end() { docker rm --force "$@"; }
@@ -44,19 +45,6 @@ run_has_a_terminal() {
     contains "tty" /dev/pts/0 "$output"
 }
 
-detached_container_stops_and_is_removed() {
-    run -d --name detached "$image" sh -c 'trap "echo bye; exit 3" TERM; echo ready; while :; do sleep 0.1; done'
-    eventually is_logged detached ready
-    same "status" running "$(of detached .State.Status)"
-    docker stop --time 60 detached
-    same "exit status" 3 "$(docker wait detached)"
-    same "log" $'ready\nbye' "$(docker logs detached)"
-    docker start detached
-    docker kill detached
-    same "exit status" 137 "$(docker wait detached)"
-    docker rm detached
-}
-
 one_more_process_runs_as_asked() {
     run -d --name more "$image" sleep 1000
     same "what it says" $'1000 50 /etc sc' "$(docker exec -u 1000:50 -w /etc -e NAME=sc more sh -c 'echo $(id -u) $(id -g) $PWD $NAME')"
@@ -78,16 +66,10 @@ one_more_process_runs_as_asked() {
 
 limits_are_in_the_kernel_and_change() {
     local cgroup
-    run -d --name limits --memory 64m --memory-swap 96m --memory-reservation 32m --pids-limit 33 --cpus 0.5 \
-        --cpu-shares 512 --cpuset-cpus 0 --ulimit nofile=99:100 "$image" sleep 1000
+    run -d --name limits "${limits[@]}" --ulimit nofile=99:100 "$image" sleep 1000
     cgroup=$(cgroup_of limits)
     contains "its cgroup" "/system.slice/docker-$(of limits .Id).scope" "$cgroup"
-    same memory.max 67108864 "$(<"$cgroup/memory.max")"
-    same memory.swap.max 33554432 "$(<"$cgroup/memory.swap.max")"
-    same memory.low 33554432 "$(<"$cgroup/memory.low")"
-    same pids.max 33 "$(<"$cgroup/pids.max")"
-    same cpu.max "50000 100000" "$(<"$cgroup/cpu.max")"
-    same cpuset.cpus 0 "$(<"$cgroup/cpuset.cpus")"
+    has_limits "$cgroup"
     same "open files" 99 "$(docker exec limits sh -c 'ulimit -n')"
     same MemoryMax 67108864 "$(systemctl show --value -p MemoryMax "${cgroup##*/}")"
     docker update --memory 128m --memory-swap 128m --pids-limit 44 --cpus 1 limits
@@ -180,7 +162,6 @@ nothing_is_left() {
 }
 
 is() { [[ $(of "$1" "$2") == "$3" ]]; }
-is_logged() { docker logs "$1" 2>&1 | grep -q "$2"; }
 
 check docker_names_the_runtime
 check run_shows_output_and_exit_status
@@ -188,6 +169,7 @@ check run_passes_stdin_on
 check run_has_a_terminal
 check missing_program_is_127_and_a_directory_126
 check detached_container_stops_and_is_removed
+check killed_container_can_start_again
 check one_more_process_runs_as_asked
 check limits_are_in_the_kernel_and_change
 check too_much_memory_is_killed_and_told

@@ -14,6 +14,7 @@ podman() { command podman --cgroup-manager cgroupfs --runtime "$SC_RUNTIME" "$@"
 # podman's own bridge network takes 10 s to set up here: one check has it.
 run() { podman run --network none "$@"; }
 in_image() { run --rm "$@"; }
+exists() { podman container exists "$1"; }
 
 run_shows_output_and_exit_status() {
     status_of in_image "$image" sh -c 'echo out; echo err >&2; exit 7'
@@ -26,27 +27,6 @@ run_has_a_terminal() {
         --network none "$image" sh -c 'tty; exit 5')" /dev/null
     same "exit status" 5 "$status"
     same "tty" /dev/pts/0 "${output%%$'\r'*}"
-}
-
-detached_container_stops_and_is_removed() {
-    run -d --name detached "$image" sh -c 'trap "echo bye; exit 3" TERM; echo ready; while :; do sleep 0.1; done'
-    eventually is_logged detached ready
-    same "running" true "$(podman inspect -f '{{.State.Running}}' detached)"
-    podman stop --time 60 detached
-    same "exit status" 3 "$(podman wait detached)"
-    same "log" $'ready\nbye' "$(podman logs detached)"
-    podman rm detached
-    status_of podman container exists detached
-    same "status of exists" 1 "$status"
-}
-
-killed_container_can_start_again() {
-    run -d --name again "$image" sleep 1000
-    podman kill again
-    same "exit status" 137 "$(podman wait again)"
-    podman start again
-    same "running" true "$(podman inspect -f '{{.State.Running}}' again)"
-    podman rm --force --time 0 again
 }
 
 checkpointed_container_goes_on() {
@@ -70,18 +50,10 @@ checkpointed_container_goes_on() {
 
 limits_are_in_the_kernel() {
     local cgroup
-    run -d --name limits --memory 64m --memory-swap 96m --memory-reservation 32m --pids-limit 33 --cpus 0.5 \
-        --cpu-shares 512 --cpuset-cpus 0 "$image" sleep 1000
+    run -d --name limits "${limits[@]}" "$image" sleep 1000
     cgroup=/sys/fs/cgroup$(podman inspect -f '{{.State.CgroupPath}}' limits)
     same "the process's cgroup" "$cgroup" "/sys/fs/cgroup$(cut -d: -f3 "/proc/$(podman inspect -f '{{.State.Pid}}' limits)/cgroup")"
-    same memory.max 67108864 "$(<"$cgroup/memory.max")"
-    same memory.swap.max 33554432 "$(<"$cgroup/memory.swap.max")"
-    same memory.low 33554432 "$(<"$cgroup/memory.low")"
-    same pids.max 33 "$(<"$cgroup/pids.max")"
-    same cpu.max "50000 100000" "$(<"$cgroup/cpu.max")"
-    same cpuset.cpus 0 "$(<"$cgroup/cpuset.cpus")"
-    # crun changed its conversion of shares to weights in 1.22; anything but the default shows that it was written.
-    [[ $(<"$cgroup/cpu.weight") != 100 ]] || same cpu.weight "not 100" 100
+    has_limits "$cgroup"
     podman rm --force --time 0 limits
 }
 
@@ -189,8 +161,6 @@ nothing_is_left() {
     podman rm --all --force --time 0 # what a failed check has not come to
     nothing_left "*/libpod-*" "/run/$(basename "$SC_RUNTIME")"
 }
-
-is_logged() { podman logs "$1" 2>&1 | grep -q "$2"; }
 
 check run_shows_output_and_exit_status
 check run_passes_stdin_on
